@@ -1,0 +1,48 @@
+# `make demo` and `make test` need nothing but Python 3.11 or newer, pip and make; the first call fills .venv.
+
+PYTHON ?= $(shell python3.11 -c 'print("python3.11")' 2>/dev/null || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Compiled bytecode makes every process that a test or the demo starts quicker.
+RUN := env -u PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help:
+	@echo 'make demo    train on a fleet that loses a slice and gets it back'
+	@echo 'make test    all checks and tests'
+	@echo 'make lint    the checks alone'
+	@echo 'make bench   the measurements, one after the other'
+	@echo 'make clean   remove all that make made'
+
+demo: $(STAMP)
+	@$(RUN) $(BIN)/sliceform demo
+
+# The tests go last: the closing line is their summary.
+test: lint
+	@$(RUN) $(BIN)/pytest -m 'not bench' --cov --cov-report=term tests
+
+lint: $(STAMP)
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(RUN) $(BIN)/lint-imports
+	@$(RUN) $(BIN)/mypy
+
+bench: $(STAMP)
+	@set -e; for bench in tests/bench/[!_]*.py; do echo "== $$bench"; $(RUN) $(BIN)/python "$$bench"; done
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'sliceform needs Python 3.11 or newer: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -u PIP_NO_COMPILE $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[demo,dev]'
+	@mkdir -p $(VENV)/typed/sliceform
+	@ln -sfn ../../../controller $(VENV)/typed/sliceform/controller
+	@ln -sfn ../../../states $(VENV)/typed/sliceform/states
+	@touch $@
