@@ -1,0 +1,50 @@
+"""Explicit state machines for slices and hosts: tables, records, history, diagrams.
+
+Everything here is pure: no I/O, no clock, no thread, no logging.
+"""
+
+from sliceform.states.diagram import explain, markdown_table, mermaid
+from sliceform.states.effects import Effect
+from sliceform.states.errors import (
+    ForgottenError,
+    InvalidTransition,
+    SliceformError,
+    TableError,
+)
+from sliceform.states.history import Change, History, Story, format_story
+from sliceform.states.hosts import HOST_TABLE, HostState, HostTrigger
+from sliceform.states.invariants import check_records, replay
+from sliceform.states.reasons import Reason
+from sliceform.states.records import HostRecord, SliceRecord
+from sliceform.states.slices import LIVE, SLICE_TABLE, SliceState, SliceTrigger
+from sliceform.states.table import Kind, Row, TransitionTable
+
+__all__ = [
+    "HOST_TABLE",
+    "LIVE",
+    "SLICE_TABLE",
+    "Change",
+    "Effect",
+    "ForgottenError",
+    "History",
+    "HostRecord",
+    "HostState",
+    "HostTrigger",
+    "InvalidTransition",
+    "Kind",
+    "Reason",
+    "Row",
+    "SliceRecord",
+    "SliceState",
+    "SliceTrigger",
+    "SliceformError",
+    "Story",
+    "TableError",
+    "TransitionTable",
+    "check_records",
+    "explain",
+    "format_story",
+    "markdown_table",
+    "mermaid",
+    "replay",
+]

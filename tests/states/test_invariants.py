@@ -1,0 +1,265 @@
+"""Replay and record checks: they accept what is lawful and find what is not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sliceform.states import (
+    HOST_TABLE,
+    SLICE_TABLE,
+    History,
+    HostRecord,
+    HostState,
+    Reason,
+    SliceRecord,
+    SliceState,
+    check_records,
+    replay,
+)
+from sliceform.states.machine import Engine
+
+
+@st.composite
+def walks(draw, limit=100_000, min_size=0):
+    """The history of a few records that move lawfully, in any order, with notes between."""
+    history = History(limit)
+    slices, hosts = Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history)
+    alive = []
+    for number in range(draw(st.integers(min_size, 30))):
+        born = draw(st.booleans()) or not alive
+        if born:
+            made = (
+                (slices, SliceRecord(f"slice-{number}", ()))
+                if draw(st.booleans())
+                else (hosts, HostRecord(f"slice-{number}/0", f"slice-{number}", 0))
+            )
+            alive.append(made)
+        engine, record = alive[-1] if born else draw(st.sampled_from(alive))
+        trigger = draw(st.sampled_from(engine.table.legal(record.state)))
+        stamp = {"at": float(number), "tick": number, "reason": Reason.DESIRED}
+        engine.fire(record, trigger, now=float(number), **stamp)
+        if draw(st.booleans()):
+            engine.note(record, **stamp)
+        if record.state is None:
+            alive.remove((engine, record))
+    return history
+
+
+@given(walks())
+def test_lawful_walks_are_accepted(history):
+    """Whatever the engine wrote can be replayed."""
+    assert replay(history) == ()
+
+
+@given(walks(limit=7))
+def test_a_trimmed_walk_is_accepted_with_its_base(history):
+    """The window has what replay needs to go on from."""
+    base, kept = history.window()
+    assert replay(kept, base) == ()
+
+
+def moves(changes):
+    """Where the changes are that move a record."""
+    return [index for index, change in enumerate(changes) if not change.is_note]
+
+
+#: Faults, each of which takes one change and gives what stands in its place.
+FAULTS = {
+    "illegal trigger": lambda change: [change._replace(trigger="explode")],
+    "wrong source": lambda change: [change._replace(source="ready" if change.source != "ready" else "pending")],
+    "wrong dest": lambda change: [change._replace(dest="running" if change.dest != "running" else "placed")],
+    "other record": lambda change: (
+        [change._replace(key="slice-99")] if change.source is not None else [change._replace(source="ready")]
+    ),
+    "told twice": lambda change: [change, change],
+    "unknown kind": lambda change: [change._replace(kind="fleet")],
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@given(history=walks(min_size=1), data=st.data())
+def test_an_injected_fault_is_found(fault, history, data):
+    """Wherever it is put into a lawful history."""
+    changes = list(history)
+    index = data.draw(st.sampled_from(moves(changes)))
+    changes[index : index + 1] = fault(changes[index])
+    assert replay(changes)
+
+
+@given(history=walks(min_size=1), data=st.data())
+def test_a_missing_change_is_found_if_the_life_goes_on(history, data):
+    """The next change of the record does not start from where it was."""
+    changes = list(history)
+    index = data.draw(st.sampled_from(moves(changes)))
+    gone = changes.pop(index)
+    later = [changes[i] for i in moves(changes) if changes[i].key == gone.key and i >= index]
+    assert bool(replay(changes)) == bool(later)
+
+
+def lived(*triggers, key="slice-1"):
+    """A history of one slice."""
+    history = History()
+    engine, record = Engine(SLICE_TABLE, history), SliceRecord(key, ())
+    for trigger in triggers:
+        engine.fire(
+            record,
+            SLICE_TABLE.triggers(trigger),
+            now=0.0,
+            at=0.0,
+            tick=1,
+            reason=Reason.DESIRED,
+        )
+    return history
+
+
+def test_a_key_used_again_after_its_exit_is_found():
+    """A life is never revived, though the engine alone cannot know."""
+    history = lived("create", "drain", "release", "create")
+    assert replay(history) == ("change 4 of slice-1 follows the end of its life",)
+
+
+def test_changes_out_of_order_are_found():
+    """Numbers ascend."""
+    first, second = lived("create", "place")
+    assert "change 1 of slice-1 comes after change 2" in replay([second, first])
+
+
+def test_a_trimmed_history_without_its_base_is_found():
+    """A beginning that is missing is not taken for a lawful one."""
+    assert replay(lived("create", "place", "prepare").since(1)) == (
+        "change 2 of slice-1 starts from pending, but it was in [*]",
+    )
+
+
+def test_a_wrong_destination_says_where_it_should_lead():
+    """The sentence is enough to find the place."""
+    (change,) = lived("create")
+    assert replay([change._replace(dest="ready")]) == ("change 1 of slice-1 leads to ready, but should to pending",)
+
+
+def test_notes_and_runs_are_accepted_anywhere():
+    """Before, within and after a life, whatever they hold."""
+    (change, *rest) = lived("create", "drain", "release")
+    note = change._replace(trigger=None, source="ready", dest="draining", seq=9)
+    run = change._replace(kind="run", key="run-1", source="waiting", dest="ended", seq=10)
+    assert replay([change, *rest, note, run]) == ()
+    assert replay([note]) == ()
+
+
+def fleet_slice(number, state, *hosts, place=None, nodes=()):
+    """A slice with hosts in these states."""
+    key = f"slice-{number}"
+    return SliceRecord(
+        key,
+        tuple(
+            HostRecord(f"{key}/{rank}", key, rank, host, node_id=node)
+            for rank, (host, node) in enumerate(zip(hosts, [*nodes, *[None] * (len(hosts) - len(nodes))], strict=True))
+        ),
+        state=state,
+        place=place,
+    )
+
+
+S, H = SliceState, HostState
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        pytest.param([], id="nothing"),
+        pytest.param([fleet_slice(1, S.READY, H.READY, H.RUNNING)], id="ready"),
+        pytest.param([fleet_slice(1, S.PLACED, H.READY, H.PENDING)], id="coming"),
+        pytest.param([fleet_slice(1, S.PREEMPTED, H.PREEMPTED, H.PREEMPTED)], id="lost"),
+        pytest.param(
+            [
+                fleet_slice(1, S.PREEMPTED, H.PREEMPTED, place="a", nodes=["n"]),
+                fleet_slice(2, S.READY, H.READY, place="a", nodes=["n"]),
+            ],
+            id="the lost one's place taken again",
+        ),
+        pytest.param(
+            [fleet_slice(1, S.PENDING, H.PENDING), fleet_slice(2, S.PENDING, H.PENDING)],
+            id="no place yet",
+        ),
+    ],
+)
+def test_sound_records_are_accepted(records):
+    """None of these is a contradiction."""
+    assert check_records(records) == ()
+
+
+def crooked(**changed):
+    """A slice with one host of which some fields are wrong."""
+    record = fleet_slice(1, S.READY, H.READY)
+    for name, value in changed.items():
+        setattr(record.hosts[0], name, value)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("records", "violation"),
+    [
+        pytest.param(
+            [
+                fleet_slice(1, S.READY, H.READY, place="a"),
+                fleet_slice(2, S.PLACED, H.PLACED, place="a"),
+            ],
+            "place 'a' is shared by slice-1, slice-2",
+            id="place",
+        ),
+        pytest.param(
+            [
+                fleet_slice(1, S.READY, H.READY, nodes=["n"]),
+                fleet_slice(2, S.READY, H.READY, nodes=["n"]),
+            ],
+            "node 'n' is shared by slice-1/0, slice-2/0",
+            id="node of two slices",
+        ),
+        pytest.param(
+            [fleet_slice(1, S.READY, H.READY, H.READY, nodes=["n", "n"])],
+            "node 'n' is shared by slice-1/0, slice-1/1",
+            id="node of one slice",
+        ),
+        pytest.param(
+            [fleet_slice(1, S.RUNNING, H.RUNNING, H.PLACED)],
+            "slice slice-1 is running, but host slice-1/1 is placed",
+            id="running too early",
+        ),
+        pytest.param(
+            [fleet_slice(1, S.READY, None)],
+            "slice slice-1 is ready, but host slice-1/0 is [*]",
+            id="ready without a host",
+        ),
+        pytest.param(
+            [fleet_slice(1, S.PLACED, H.PLACED, H.PREEMPTED)],
+            "slice slice-1 is placed, but host slice-1/1 is preempted",
+            id="not lost together",
+        ),
+        pytest.param(
+            [fleet_slice(1, S.PREEMPTED, H.PREEMPTED, H.RUNNING)],
+            "slice slice-1 is preempted, but host slice-1/1 is running",
+            id="still running",
+        ),
+        pytest.param(
+            [fleet_slice(1, S.PENDING), fleet_slice(1, S.DRAINING)],
+            "slice id 'slice-1' is used 2 times",
+            id="slice id",
+        ),
+        pytest.param([crooked(id="x")], "host x of slice-1 should be called slice-1/0", id="id"),
+        pytest.param([crooked(rank=1)], "host slice-1/0 has rank 1 at position 0 of slice-1", id="rank"),
+        pytest.param(
+            [crooked(slice_id="slice-2")],
+            "host slice-1/0 of slice-1 says that it is of slice-2",
+            id="slice of a host",
+        ),
+    ],
+)
+def test_a_contradiction_is_named(records, violation):
+    """The sentence names who and what."""
+    assert violation in check_records(records)
+
+
+def test_hosts_may_share_a_node_where_that_is_allowed():
+    """CPU slices are packed."""
+    records = [fleet_slice(1, S.READY, H.READY, H.READY, nodes=["n", "n"])]
+    assert check_records(records, exclusive_nodes=False) == ()
