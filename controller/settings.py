@@ -1,0 +1,124 @@
+"""Times and limits of one controller; every field can be set by an environment variable `SLICEFORM_<FIELD>`.
+
+Explicit arguments go before the environment, the environment before the defaults. Pure but for reading the environment
+when an object is made.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_Positive = Annotated[float, Field(gt=0)]
+_NotNegative = Annotated[float, Field(ge=0)]
+_Count = Annotated[int, Field(ge=1)]
+
+#: Beats that may be missed before a host counts as silent, whatever `silence_s` says.
+_BEATS_MISSED = 3
+
+
+class Settings(BaseSettings):
+    """All times in seconds; made once, never changed."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SLICEFORM_",
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+    resync_s: _Positive = 1.0
+    """The loop wakes at least this often, though nothing happened."""
+
+    nodes_every_s: _Positive = 1.0
+    """How often the cluster's node table is read."""
+
+    beat_s: _Positive = 2.0
+    """How often the agent of every host is heard."""
+
+    silence_s: _Positive = 10.0
+    """A host that has not been heard for so long counts as lost; see `effective_silence_s`."""
+
+    pending_s: _Positive = 86_400.0
+    """How long a slice may wait for its reservation before it is given up and asked for anew."""
+
+    placed_s: _Positive = 1_800.0
+    """How long a placed slice may take until every agent has answered."""
+
+    drain_grace_s: _NotNegative = 30.0
+    """How long work may go on after a drain, or after a notice that names no deadline."""
+
+    close_grace_s: _NotNegative = 10.0
+    """How long work may go on when the fleet is closed."""
+
+    cancel_grace_s: _NotNegative = 5.0
+    """How long the processes of a cancelled run have to end by themselves."""
+
+    settle_s: _NotNegative = 30.0
+    """A run starts on a smaller valid size once no slice has been added for so long."""
+
+    surplus_s: _NotNegative = 300.0
+    """Idle slices beyond the largest valid size reached go back after so long."""
+
+    scale_up_after_s: _NotNegative = 600.0
+    """A run is restarted on a larger size only after it has gone on for so long."""
+
+    avoid_lost_s: _NotNegative = 300.0
+    """A lost place is avoided until its nodes are seen dead, at most for so long."""
+
+    quarantine_after: _Count = 3
+    """A place that failed this many times is quarantined."""
+
+    quarantine_s: _NotNegative = 1_800.0
+    """How long a place that keeps failing is avoided."""
+
+    backoff_initial_s: _Positive = 0.5
+    """Delay before an effect that failed is tried again; doubles with every failure."""
+
+    backoff_max_s: _Positive = 60.0
+    """The longest such delay."""
+
+    loss_grace_s: _NotNegative = 0.0
+    """How long the surviving hosts of a lost slice may go on; 0 lets its replacement have their place at once."""
+
+    verdict_s: _NotNegative = 30.0
+    """How long to wait for evidence on why an attempt ended before it is charged to a budget."""
+
+    release_stuck_s: _Positive = 60.0
+    """A draining slice that has not been released for so long is reported as stuck."""
+
+    history_limit: _Count = 100_000
+    """How many changes are kept in memory; the journal keeps all."""
+
+    io_queue_limit: _Count = 100_000
+    """How many calls to the cluster may wait in the queue."""
+
+    jax_shutdown_s: _NotNegative = 5.0
+    """How long `jax.distributed.shutdown()` may take after the user's function."""
+
+    call_timeout_s: _Positive = 30.0
+    """How long one call to the cluster may take before it counts as failed."""
+
+    @property
+    def effective_silence_s(self) -> float:
+        """The silence after which a host counts as lost: never less than three beats."""
+        return max(self.silence_s, _BEATS_MISSED * self.beat_s)
+
+    @model_validator(mode="after")
+    def _check_order(self) -> Self:
+        if self.backoff_max_s < self.backoff_initial_s:
+            message = (
+                f"backoff_max_s ({self.backoff_max_s}) must not be less than "
+                f"backoff_initial_s ({self.backoff_initial_s})"
+            )
+            raise ValueError(message)
+        if self.resync_s >= self.effective_silence_s:
+            message = (
+                f"resync_s ({self.resync_s}) must be less than the effective silence "
+                f"({self.effective_silence_s}), or a silent host is found late"
+            )
+            raise ValueError(message)
+        return self

@@ -1,0 +1,171 @@
+"""TPU pod types and what follows from them: hosts, chips per host and topology.
+
+Facts are those of the Google Cloud TPU documentation (accelerator types and topologies of each generation); names are
+spelled as Ray spells them in the label `ray.io/tpu-pod-type` and in the resource `TPU-<pod type>-head`. The number in a
+pod type counts TensorCores, two per chip, for v2, v3, v4, v5p and v7x, and chips for v5litepod and v6e.
+
+Pure: imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+_CHIPS_PER_HOST = 4
+_CHIPS_PER_CUBE = 64
+_LARGEST_SINGLE_HOST = 8
+
+#: Generations whose pod types count chips; all others count TensorCores.
+_COUNTED_IN_CHIPS = frozenset({"v5litepod", "v6e"})
+_CORES_PER_CHIP = 2
+
+#: Topologies in ascending order; the first are those up to one cube of 4x4x4 chips.
+_TORUS = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4")
+_FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+_TOPOLOGIES: Mapping[str, tuple[str, ...]] = {
+    "v2": ("2x2", "4x4", "4x8", "8x8", "8x16", "16x16"),
+    "v3": ("2x2", "4x4", "4x8", "8x8", "8x16", "16x16", "16x32", "32x32"),
+    "v4": _TORUS,
+    "v5litepod": _FLAT,
+    "v5p": _TORUS,
+    "v6e": _FLAT,
+    "v7x": (*_TORUS, "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16"),
+}
+#: Generations whose larger slices are made of whole cubes, with the largest number of cubes that
+#: is documented. Not every number is offered; Google Cloud decides, so none is refused here.
+_MOST_CUBES: Mapping[str, int] = {"v4": 64, "v5p": 96}
+
+#: What people write for a generation that Google and Ray call otherwise.
+_ALIASES: Mapping[str, str] = {
+    "v5e": "v5litepod",
+    "v5lite": "v5litepod",
+    "v6": "v6e",
+    "v7": "v7x",
+    "v5": "v5p",
+}
+_PATTERN = re.compile(r"(?P<generation>[a-z]+\d+[a-z]*)-(?P<size>\d+)")
+_TPU_PREFIX = re.compile(r"^tpu-?v?")
+
+
+@dataclass(frozen=True, slots=True)
+class PodType:
+    """One TPU pod type and all that the controller derives from it."""
+
+    #: As in Ray's label `ray.io/tpu-pod-type`, for example `v4-16`.
+    pod_type: str
+    #: For example `v4`.
+    generation: str
+    hosts: int
+    chips_per_host: int
+    #: For example `2x2x2`.
+    topology: str
+    #: As in Ray's label and option `accelerator_type`, for example `TPU-V4`.
+    accelerator_type: str
+
+    @property
+    def chips(self) -> int:
+        """Chips of the whole slice."""
+        return self.hosts * self.chips_per_host
+
+
+def describe(pod_type: str) -> PodType:
+    """Look a pod type up; case and the prefix of `tpu7x-8` are normalised as Ray does.
+
+    Raises:
+        ValueError: there is no such pod type; the message names the nearest ones.
+
+    """
+    name = _TPU_PREFIX.sub("v", pod_type.strip().lower())
+    found = _catalog().get(name)
+    if found is None:
+        nearest = ", ".join(_nearest(name))
+        message = f"{pod_type or 'an empty name'} is not a TPU pod type; nearest: {nearest}"
+        raise ValueError(message)
+    return found
+
+
+def known_pod_types() -> tuple[str, ...]:
+    """All pod types, by generation and then by size."""
+    return tuple(_catalog())
+
+
+@cache
+def _catalog() -> Mapping[str, PodType]:
+    return MappingProxyType(
+        {entry.pod_type: entry for generation in _TOPOLOGIES for entry in _of_generation(generation)}
+    )
+
+
+@cache
+def _sizes(generation: str) -> tuple[int, ...]:
+    return tuple(int(entry.pod_type.rpartition("-")[2]) for entry in _of_generation(generation))
+
+
+def _of_generation(generation: str) -> Iterator[PodType]:
+    for topology in _TOPOLOGIES[generation]:
+        yield _entry(generation, topology)
+    for cubes in range(2, _MOST_CUBES.get(generation, 1) + 1):
+        yield _entry(generation, "x".join(str(4 * edge) for edge in _most_compact(cubes)))
+
+
+def _entry(generation: str, topology: str) -> PodType:
+    chips = 1
+    for edge in topology.split("x"):
+        chips *= int(edge)
+    if generation in _COUNTED_IN_CHIPS:
+        size = chips
+        chips_per_host = chips if chips <= _LARGEST_SINGLE_HOST else _CHIPS_PER_HOST
+    else:
+        size = chips * _CORES_PER_CHIP
+        chips_per_host = _CHIPS_PER_HOST
+    return PodType(
+        pod_type=f"{generation}-{size}",
+        generation=generation,
+        hosts=chips // chips_per_host,
+        chips_per_host=chips_per_host,
+        topology=topology,
+        accelerator_type=f"TPU-{generation.upper()}",
+    )
+
+
+def _most_compact(cubes: int) -> tuple[int, int, int]:
+    """Edges of the default box of that many cubes, the one most like a cube, ascending: 12 gives (2, 2, 3)."""
+    boxes = (
+        (a, b, cubes // a // b)
+        for a in range(1, cubes + 1)
+        for b in range(a, cubes // a + 1)
+        if cubes % (a * b) == 0 and cubes // a // b >= b
+    )
+    return min(boxes, key=sum)
+
+
+def _nearest(name: str) -> tuple[str, ...]:
+    """Valid names that the writer of a wrong one may have meant; never empty."""
+    match = _PATTERN.fullmatch(name)
+    if match is None and _ALIASES.get(name, name) in _TOPOLOGIES:
+        generation = _ALIASES.get(name, name)
+        return tuple(f"{generation}-{size}" for size in _sizes(generation)[:3])
+    if match is None:
+        close = difflib.get_close_matches(name, known_pod_types(), n=3, cutoff=0.5)
+        return tuple(close) or tuple(f"{generation}-{_sizes(generation)[0]}" for generation in _TOPOLOGIES)
+    written, size = match["generation"], int(match["size"])
+    generation = _ALIASES.get(written, written)
+    if generation in _TOPOLOGIES:
+        return _neighbours(generation, size)
+    close = difflib.get_close_matches(generation, _TOPOLOGIES, n=2, cutoff=0.3) or list(_TOPOLOGIES)
+    return tuple(_neighbours(candidate, size)[-1] for candidate in close)
+
+
+def _neighbours(generation: str, size: int) -> tuple[str, ...]:
+    """The pod type of that size, or else the next smaller and the next larger one."""
+    sizes = _sizes(generation)
+    at = bisect_left(sizes, size)
+    exact = at < len(sizes) and sizes[at] == size
+    around = sizes[at if exact else max(at - 1, 0) : at + 1]
+    return tuple(f"{generation}-{value}" for value in around)

@@ -1,0 +1,70 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from sliceform.controller.settings import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch):
+    for field in Settings.model_fields:
+        monkeypatch.delenv(f"SLICEFORM_{field.upper()}", raising=False)
+
+
+def test_defaults():
+    settings = Settings()
+    assert settings.silence_s == settings.effective_silence_s == 10.0
+    assert settings.resync_s == 1.0
+    assert settings.loss_grace_s == 0.0
+    assert settings.quarantine_after == 3
+
+
+def test_every_field_is_described_and_names_its_unit():
+    counts = {"quarantine_after", "history_limit", "io_queue_limit"}
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert name.endswith("_s") or name in counts, name
+
+
+def test_environment_goes_before_defaults_and_arguments_before_both(monkeypatch):
+    monkeypatch.setenv("SLICEFORM_SILENCE_S", "30")
+    assert Settings().silence_s == 30.0
+    assert Settings(silence_s=20).silence_s == 20.0
+
+
+def test_wrong_environment_is_refused(monkeypatch):
+    monkeypatch.setenv("SLICEFORM_SILENCE_S", "soon")
+    with pytest.raises(ValidationError, match="silence_s"):
+        Settings()
+
+
+@given(st.floats(2, 1000), st.floats(0.5, 1000))
+def test_silence_is_never_less_than_three_beats(silence_s, beat_s):
+    settings = Settings(silence_s=silence_s, beat_s=beat_s)
+    assert settings.effective_silence_s == max(silence_s, 3 * beat_s)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"silence": 3}, "silence"),
+        ({"silence_s": 0}, "greater than 0"),
+        ({"beat_s": -1}, "greater than 0"),
+        ({"drain_grace_s": -0.1}, "greater than or equal to 0"),
+        ({"pending_s": float("inf")}, "finite"),
+        ({"quarantine_after": 0}, "greater than or equal to 1"),
+        ({"history_limit": 1.5}, "integer"),
+        ({"backoff_initial_s": 9, "backoff_max_s": 3}, "must not be less than"),
+        ({"resync_s": 10, "silence_s": 5, "beat_s": 1}, "must be less than the effective silence"),
+    ],
+)
+def test_wrong_settings_are_refused(fields, says):
+    with pytest.raises(ValueError, match=says):
+        Settings(**fields)
+
+
+def test_settings_cannot_be_changed():
+    settings = Settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.silence_s = 1.0
