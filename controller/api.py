@@ -1,0 +1,490 @@
+"""`SliceController`: what users embed in their driver process."""
+
+from __future__ import annotations
+
+import atexit
+import re
+import threading
+import time
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+import structlog
+
+from sliceform.controller.attempts import RunOptions, RunRecord
+from sliceform.controller.backend import Backend, Finding, FleetIdentity
+from sliceform.controller.clock import Clock, SystemClock
+from sliceform.controller.errors import (
+    ConfigurationError,
+    FleetClosedError,
+    InsufficientSlicesError,
+    UnknownSliceError,
+)
+from sliceform.controller.fleet import Fleet
+from sliceform.controller.loop import Reconciler
+from sliceform.controller.run import Run, RunOwner, RunResult
+from sliceform.controller.runner import Runner
+from sliceform.controller.settings import Settings
+from sliceform.controller.spec import Desired, SliceShape, parse_sizes
+from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status
+from sliceform.controller.step import Step
+from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
+from sliceform.states import History
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+#: How long the loop may take to answer a question, seconds; a tick never waits, so this is generous.
+_ANSWER_S = 30.0
+#: Beyond the grace, how long `close` waits for groups to be seen removed, seconds.
+_RELEASE_S = 20.0
+#: How often a long wait is reported, seconds.
+_PROGRESS_S = 10.0
+
+
+class SliceController:
+    """Keeps a fleet of slices alive and runs functions on all of their hosts.
+
+    Use it as a context manager: leaving the body waits for the runs that were submitted, an exception cancels them, and
+    either way everything that was reserved is let go.
+    """
+
+    def __init__(
+        self,
+        shape: SliceShape,
+        slices: int | Iterable[int] = 1,
+        *,
+        spares: int = 0,
+        name: str | None = None,
+        settings: Settings | None = None,
+        backend: Backend | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Say what is wanted; nothing is asked of the cluster before `start` (or the first `step`).
+
+        Args:
+            shape: what every slice looks like.
+            slices: how many, or several valid sizes such as `[2, 4, 8]`: the largest is aimed for, the largest reached
+                is used.
+            spares: slices to keep ready beyond the size.
+            name: guards against a second controller with the same name on one cluster; without it there is no guard.
+            settings: times and limits; by default from the environment.
+            backend: where slices come from; by default the process's Ray connection, else `ray.init(address="auto")`.
+            clock: the time; by default the machine's.
+
+        Raises:
+            ValueError: one of them cannot work.
+
+        """
+        if not isinstance(shape, SliceShape):
+            raise ConfigurationError(f"shape must be a TpuSlice, GpuSlice or CpuSlice, not {shape!r}")
+        if name is not None and not _NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"name {name!r} must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
+            )
+        self.shape = shape
+        self.settings = settings or Settings()
+        self.history = History(self.settings.history_limit)
+        self._clock = clock or SystemClock()
+        self._backend = backend
+        incarnation = uuid.uuid4().hex[:8]
+        self._identity = FleetIdentity(name, name or f"fleet-{incarnation}", incarnation, shape, self.settings)
+        desired = Desired(parse_sizes(slices), spares)
+        self._fleet = Fleet.begin(shape, desired, self.settings, self.history, seed=int(incarnation, 16))
+        self._desired = desired
+        self._runs: dict[str, Run] = {}
+        self._submitted = 0
+        self._lock = threading.RLock()
+        self._reconciler: Reconciler | None = None
+        self._runner: Runner | None = None
+        self._closed = False
+
+    # Its life.
+
+    def start(self) -> Self:
+        """Connect and begin to converge, on a thread of its own; does nothing if it has begun.
+
+        Raises:
+            ClusterError: the cluster cannot be reached or used.
+            FleetNameTakenError: another controller holds the name.
+            FleetClosedError: it was closed.
+
+        """
+        with self._lock:
+            if self._runner is None:
+                self._open()
+                self._runner = Runner(self._loop, self._identity.label)
+                self._runner.start()
+        return self
+
+    def close(self, grace_s: float | None = None) -> None:
+        """Cancel what runs, let go of everything, and stop; bounded in time, and harmless the second time.
+
+        Args:
+            grace_s: how long work that runs may go on to checkpoint, seconds; by default `settings.close_grace_s`.
+
+        """
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            reconciler = self._reconciler
+        if reconciler is None:
+            return
+        grace = self.settings.close_grace_s if grace_s is None else grace_s
+        try:
+            reconciler.inbox.ask(lambda: self._begin_close(grace))
+            if not self._wait(lambda status: not status.slices, grace + _RELEASE_S):
+                left = [f"{row.id} ({row.state})" for row in reconciler.status.slices]
+                log.warning("close_incomplete", fleet=self._identity.label, slices=left)
+        finally:
+            if self._runner is not None:
+                self._runner.stop(timeout_s=_ANSWER_S)
+            if self._backend is not None:
+                self._backend.close()
+            for run in list(self._runs.values()):
+                self._conclude(run.record)
+            atexit.unregister(self._at_exit)
+
+    def __enter__(self) -> Self:
+        """Start."""
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Wait for the runs that were submitted, or cancel them after an exception; then close."""
+        try:
+            if kind is None:
+                for run in list(self._runs.values()):
+                    run.wait()
+        finally:
+            self.close(grace_s=None if kind is None else 0.0)
+
+    # What is wanted.
+
+    def scale(self, slices: int | Iterable[int], spares: int | None = None) -> None:
+        """Change how many slices are wanted; what need not change is not touched, and what runs goes on.
+
+        Raises:
+            ValueError: the number or the sizes cannot work; nothing has changed.
+            FleetClosedError: it was closed.
+
+        """
+        self._check_open()
+        sizes = parse_sizes(slices)
+        with self._lock:
+            kept = self._desired.spares if spares is None else spares
+            desired = Desired(sizes, kept, self._desired.generation + 1)
+            self._desired = desired
+        self._request(lambda: self._rescale(desired))
+
+    def drain(self, slice_id: str, deadline_s: float | None = None) -> None:
+        """Take a slice out of use and let it go; it is replaced. Work on it has `deadline_s` seconds to stop.
+
+        Raises:
+            UnknownSliceError: there is no such slice.
+
+        """
+        self._check_open()
+        self._row(slice_id)
+        grace = self.settings.drain_grace_s if deadline_s is None else deadline_s
+        if grace < 0:
+            raise ConfigurationError(f"deadline_s must be 0 or more, not {grace}")
+        self._request(lambda: self._drain(slice_id, grace))
+
+    # What there is.
+
+    def status(self) -> FleetStatus:
+        """Return the fleet as it was after the last tick: an immutable value that prints as a table."""
+        return self._loop.status
+
+    def wait_ready(self, n: int | None = None, timeout_s: float | None = None) -> FleetStatus:
+        """Wait until `n` slices are ready, by default the smallest valid size.
+
+        Raises:
+            InsufficientSlicesError: fewer are ready after `timeout_s` seconds; says why for every one that is missing.
+            ValueError: more are asked for than the fleet aims for.
+
+        """
+        self._check_open()
+        wanted = self._desired.smallest if n is None else n
+        if not 1 <= wanted <= self._desired.target:
+            raise ConfigurationError(
+                f"wait_ready({n}): the fleet aims for {self._desired.target} slices; ask for 1 to that many, or scale"
+            )
+        if not self._wait(lambda status: status.ready >= wanted, timeout_s):
+            self._check_open()
+            why = self.why()
+            reasons = {row.slice_id: str(row) for row in why.slices}
+            raise InsufficientSlicesError(wanted, self.status().ready, reasons)
+        return self.status()
+
+    @overload
+    def why(self) -> FleetWhy: ...
+
+    @overload
+    def why(self, slice_id: str) -> Why: ...
+
+    def why(self, slice_id: str | None = None) -> Why | FleetWhy:
+        """Explain why a slice is not ready, or why the fleet is not at its target. Reads the cluster, so it may wait.
+
+        Raises:
+            UnknownSliceError: there is no such slice.
+
+        """
+        status = self.status()
+        if slice_id is not None:
+            return self._why(self._row(slice_id), status)
+        waiting = [row for row in status.slices if row.state in {"pending", "placed"}]
+        return FleetWhy(summarise_fleet(status), tuple(self._why(row, status) for row in waiting))
+
+    def plan(self) -> tuple[Step, ...]:
+        """Return what the next tick would do as things stand, without doing it; empty when all is as it should be."""
+        return self._call(self._loop.preview)
+
+    def step(self) -> float:
+        """Do one tick on the caller's thread; for those who drive the loop themselves.
+
+        Returns:
+            After how many seconds to call it again at the latest.
+
+        Raises:
+            ConfigurationError: the fleet was started, and ticks by itself.
+
+        """
+        if self._runner is not None:
+            raise ConfigurationError("step() drives a fleet that was not started; this one ticks by itself")
+        with self._lock:
+            self._check_open()
+            if self._reconciler is None:
+                self._open()
+        return self._loop.tick()
+
+    # Work.
+
+    def options(
+        self,
+        *,
+        slices: int | Iterable[int] | None = None,
+        max_preemptions: int = 100,
+        max_failures: int = 0,
+        env: Mapping[str, str] | None = None,
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> Submitter:
+        """Say how the next run is to be treated.
+
+        Args:
+            slices: how many slices it takes, or several valid sizes; by default the fleet's own sizes.
+            max_preemptions: restarts allowed after hosts were taken away.
+            max_failures: restarts allowed after the function raised or its process died.
+            env: variables set on every host before the function is unpickled.
+            runtime_env: a Ray runtime environment; makes Ray build one per host, which takes a second or more.
+
+        Raises:
+            ValueError: one of them cannot work.
+
+        """
+        for name, value in (("max_preemptions", max_preemptions), ("max_failures", max_failures)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise ConfigurationError(f"{name} must be a whole number, 0 or more, not {value!r}")
+        sizes = None if slices is None else parse_sizes(slices)
+        if sizes is not None and sizes[0] > self._desired.target:
+            raise ConfigurationError(
+                f"the run asks for {sizes[0]} slices, the fleet aims for {self._desired.target}: scale it first"
+            )
+        variables = {str(key): str(value) for key, value in (env or {}).items()}
+        return Submitter(self, RunOptions(sizes, max_preemptions, max_failures, variables, runtime_env))
+
+    def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Run:
+        """Run `fn(*args, **kwargs)` once on every host of the slices it is given; return at once.
+
+        Raises:
+            UnpicklableFunctionError: the function or an argument cannot be sent; says which.
+            FleetClosedError: the fleet was closed.
+
+        """
+        return self.options().submit(fn, *args, **kwargs)
+
+    def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RunResult:
+        """Submit and wait for the result; see `submit` and `Run.result`."""
+        return self.submit(fn, *args, **kwargs).result()
+
+    def _submit(
+        self, options: RunOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Run:
+        self._check_open()
+        backend = self._connected()
+        work = backend.pack(fn, args, kwargs)
+        with self._lock:
+            self._submitted += 1
+            run_id = f"run-{self._submitted}"
+        record = RunRecord(run_id, work, options, self._clock.epoch(), 0.0, self._conclude)
+        owner = RunOwner(self._run_status, self._cancel, self._await, self.settings.cancel_grace_s)
+        run = Run(record, owner)
+        self._runs[run_id] = run
+        self._request(lambda: self._loop.conductor.submit(record))
+        return run
+
+    # On the loop's thread.
+
+    def _rescale(self, desired: Desired) -> None:
+        picture = self._fleet.picture
+        picture.desired = desired
+        picture.growth.reset(picture.now)
+        picture.backoff.succeeded()
+
+    def _drain(self, slice_id: str, grace_s: float) -> None:
+        life = self._fleet.picture.lives.get(slice_id)
+        if life is not None:
+            life.drain_grace_s = grace_s
+
+    def _begin_close(self, grace_s: float) -> None:
+        self._fleet.picture.closing_grace_s = grace_s
+        for run in list(self._fleet.picture.runs):
+            self._loop.conductor.cancel(run, grace_s)
+
+    def _conclude(self, record: RunRecord) -> None:
+        """Show that a run is over; called once per run, by the loop or by `close`."""
+        run = self._runs.pop(record.id, None)
+        if run is None:
+            return
+        if self._reconciler is not None:
+            self._reconciler.board.run_ended(record)
+        run.over()
+
+    # Inside.
+
+    @property
+    def _loop(self) -> Reconciler:
+        with self._lock:
+            if self._reconciler is None:
+                self._open()
+            assert self._reconciler is not None
+            return self._reconciler
+
+    def _connected(self) -> Backend:
+        return self._loop.backend
+
+    def _open(self) -> None:
+        self._check_open()
+        if self._reconciler is not None:
+            return
+        if self._backend is None:
+            from sliceform.controller.ray_backend import RayBackend
+
+            self._backend = RayBackend()
+        seed = int(self._identity.incarnation, 16)
+        reconciler = Reconciler(self._fleet, self._backend, self._clock, label=self._identity.label, seed=seed)
+        self._backend.open(self._identity, reconciler)
+        self._reconciler = reconciler
+        # A weak method: an open fleet that nobody holds any more must not be kept by the interpreter's exit list.
+        self._at_exit = _close_at_exit(weakref.ref(self))
+        atexit.register(self._at_exit)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise FleetClosedError("this fleet was closed; make a new SliceController")
+
+    def _request(self, change: Callable[[], Any]) -> None:
+        self._loop.inbox.ask(change)
+
+    def _call(self, question: Callable[[], T]) -> T:
+        """Return the loop's answer, asked on its own thread."""
+        if self._runner is None or self._runner.current:
+            return question()
+        answer: Future[T] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(question())
+            except Exception as error:  # noqa: BLE001 - handed to the one who asked
+                answer.set_exception(error)
+
+        self._loop.inbox.ask(ask)
+        return answer.result(_ANSWER_S)
+
+    def _row(self, slice_id: str) -> SliceStatus:
+        rows = {row.id: row for row in self.status().slices}
+        if slice_id not in rows:
+            raise UnknownSliceError(slice_id, rows)
+        return rows[slice_id]
+
+    def _why(self, row: SliceStatus, status: FleetStatus) -> Why:
+        findings: tuple[Finding, ...] = ()
+        if row.state in {"pending", "placed"}:
+            findings = self._connected().explain(row.id, row.place, frozenset(status.avoided))
+        return Why(row.id, row.state, summarise(row, self._clock.epoch()), findings)
+
+    def _run_status(self, record: RunRecord) -> RunStatus:
+        def ask() -> RunStatus:
+            return run_status(record, self._loop.board.waits_for(record))
+
+        return run_status(record, "") if self._closed or record.ended is not None else self._call(ask)
+
+    def _cancel(self, record: RunRecord, grace_s: float) -> None:
+        if not self._closed:
+            self._request(lambda: self._loop.conductor.cancel(record, grace_s))
+
+    def _await(self, event: threading.Event, timeout_s: float | None) -> bool:
+        """Wait for something that the loop will set; see `RunOwner.wait`."""
+        if self._runner is not None or self._closed:
+            return event.wait(timeout_s)
+        return self._wait(lambda _: event.is_set(), timeout_s)
+
+    def _wait(self, done: Callable[[FleetStatus], bool], timeout_s: float | None) -> bool:
+        """Wait until the status satisfies `done`; drives the loop itself if the fleet was not started."""
+        loop = self._loop_or_none()
+        if loop is None:
+            return False
+        end = None if timeout_s is None else self._clock.monotonic() + timeout_s
+        report = time.monotonic() + _PROGRESS_S
+        while not done(loop.status):
+            left = _PROGRESS_S if end is None else end - self._clock.monotonic()
+            if left <= 0:
+                return False
+            if self._runner is None:
+                self._clock.sleep(min(left, loop.tick()) or 1e-3)
+                continue
+            with loop.board.published:
+                if not done(loop.status):
+                    loop.board.published.wait(min(left, 1.0))
+            if time.monotonic() >= report:
+                report += _PROGRESS_S
+                log.info("still_waiting", fleet=self._identity.label, summary=summarise_fleet(loop.status))
+        return True
+
+    def _loop_or_none(self) -> Reconciler | None:
+        return self._reconciler if self._closed else self._loop
+
+
+class Submitter:
+    """`fleet.options(...)`: submits runs that are to be treated so."""
+
+    def __init__(self, fleet: SliceController, options: RunOptions) -> None:
+        """Bind options to a fleet."""
+        self._fleet = fleet
+        self._options = options
+
+    def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Run:
+        """Run `fn(*args, **kwargs)` once on every host; see `SliceController.submit`."""
+        return self._fleet._submit(self._options, fn, args, kwargs)  # noqa: SLF001 - one class in two parts
+
+    def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RunResult:
+        """Submit and wait for the result."""
+        return self.submit(fn, *args, **kwargs).result()
+
+
+def _close_at_exit(fleet: weakref.ref[SliceController]) -> Callable[[], None]:
+    def close() -> None:
+        known = fleet()
+        if known is not None:
+            known.close(grace_s=0.0)
+
+    return close

@@ -1,0 +1,184 @@
+"""Runs and their attempts: which slices take part in what order, and how an attempt has ended.
+
+Pure decisions over plain records that the loop's thread owns. An outcome is decided from what was observed, never from
+the text of a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sliceform.controller.observed import Outcome, OutcomeKind
+from sliceform.controller.requests import AttemptSpec
+
+
+class Ended(StrEnum):
+    """How a run or an attempt ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    PREEMPTED = "preempted"
+    CANCELLED = "cancelled"
+    #: Attempts only: we ended it to drain or shrink; no budget is charged.
+    SUPERSEDED = "superseded"
+
+
+class Departure(StrEnum):
+    """Why a slice left an attempt before the attempt was over."""
+
+    #: Notice, drain by the cluster, loss of a node or of the group.
+    PREEMPTED = "preempted"
+    #: Its agent died on a node that lives.
+    FAILED = "failed"
+    #: We took it: an operator's drain, close.
+    TAKEN = "taken"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """How one run is to be treated."""
+
+    #: Valid sizes, ascending; None = the fleet's own.
+    sizes: tuple[int, ...] | None = None
+    #: Restarts allowed after preemption, and after failure.
+    max_preemptions: int = 100
+    max_failures: int = 0
+    env: Mapping[str, str] = field(default_factory=dict)
+    runtime_env: Mapping[str, Any] | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try: its slices by rank and how each of its hosts ended."""
+
+    spec: AttemptSpec
+    started_epoch_s: float
+    #: By (slice rank, host rank); the first answer counts.
+    outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
+    #: By slice id.
+    departures: dict[str, tuple[Departure, str]] = field(default_factory=dict)
+    #: Slices on which no process of this attempt is left, or that are gone.
+    cleared: set[str] = field(default_factory=set)
+    #: When its processes are to be stopped by force, loop time; None = it is going well.
+    stop_at: float | None = None
+    #: Whether `Stop` has been asked for.
+    stopped: bool = False
+    ended: Ended | None = None
+    ended_epoch_s: float | None = None
+    detail: str = ""
+    #: Node id and address of every host, by rank, as far as known when it started.
+    nodes: tuple[tuple[str | None, str], ...] = ()
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts take part."""
+        return len(self.spec.members) * self.spec.hosts_per_slice
+
+    def record(self, life: str, rank: int, outcome: Outcome) -> None:
+        """Take in how one host ended; a later answer changes nothing."""
+        self.outcomes.setdefault((self.spec.members.index(life), rank), outcome)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether every host returned."""
+        return len(self.outcomes) == self.hosts and all(
+            outcome.kind is OutcomeKind.RETURNED for outcome in self.outcomes.values()
+        )
+
+    @property
+    def troubled(self) -> bool:
+        """Whether it can no longer succeed as it stands."""
+        return bool(self.departures) or any(
+            outcome.kind is not OutcomeKind.RETURNED for outcome in self.outcomes.values()
+        )
+
+    @property
+    def accounted(self) -> bool:
+        """Whether the end of every host is known and nothing of it runs any more."""
+        return all(life in self.cleared for life in self.spec.members)
+
+    def first(self, *kinds: OutcomeKind) -> tuple[int, Outcome] | None:
+        """Return the first outcome of these kinds, as (rank, outcome)."""
+        for (slice_rank, host_rank), outcome in self.outcomes.items():
+            if outcome.kind in kinds:
+                return slice_rank * self.spec.hosts_per_slice + host_rank, outcome
+        return None
+
+
+@dataclass(slots=True)
+class RunRecord:
+    """One submitted run, on the loop's side."""
+
+    id: str
+    work: Any
+    options: RunOptions
+    submitted_epoch_s: float
+    #: Loop time since which it waits for slices.
+    waiting_since: float
+    #: Called once, on the loop's thread, when the run is over; only stores and wakes.
+    on_end: Callable[[RunRecord], None]
+    attempts: list[Attempt] = field(default_factory=list)
+    preemptions: int = 0
+    failures: int = 0
+    not_before: float = 0.0
+    #: Grace in seconds of a cancel that was asked for; None = nobody asked.
+    cancel_grace_s: float | None = None
+    ended: Ended | None = None
+    detail: str = ""
+
+    @property
+    def active(self) -> Attempt | None:
+        """The attempt that is under way."""
+        if self.attempts and self.attempts[-1].ended is None:
+            return self.attempts[-1]
+        return None
+
+    @property
+    def waiting(self) -> bool:
+        """Whether it waits for slices."""
+        return self.ended is None and self.active is None
+
+
+def assign(previous: Sequence[str], available: Sequence[str], size: int) -> tuple[str, ...]:
+    """Return `size` slices by slice rank.
+
+    Survivors keep their rank at the same size and only lost ranks move; smaller, they close ranks in order; larger, new
+    ones are appended. `available` is in order of preference and holds at least `size` slices.
+    """
+    survivors = [life for life in previous if life in available]
+    fresh = [life for life in available if life not in survivors]
+    if size == len(previous):
+        return tuple(life if life in available else fresh.pop(0) for life in previous)
+    return tuple((survivors + fresh)[:size])
+
+
+def classify(attempt: Attempt, *, cancelled: bool) -> tuple[Ended, str]:
+    """Say how an attempt that is over has ended, and why in a sentence."""
+    if attempt.succeeded:
+        return Ended.SUCCEEDED, "every host returned"
+    if cancelled:
+        return Ended.CANCELLED, "cancelled"
+    by_kind: dict[Departure, str] = {}
+    for life, (departure, detail) in attempt.departures.items():
+        by_kind.setdefault(departure, f"{life}: {detail}" if detail else life)
+    if Departure.PREEMPTED in by_kind:
+        return Ended.PREEMPTED, by_kind[Departure.PREEMPTED]
+    if Departure.TAKEN in by_kind:
+        return Ended.SUPERSEDED, by_kind[Departure.TAKEN]
+    culprit = attempt.first(OutcomeKind.RAISED, OutcomeKind.REFUSED) or attempt.first(OutcomeKind.CRASHED)
+    if culprit is not None:
+        return Ended.FAILED, f"rank {culprit[0]}: {culprit[1].detail}"
+    if Departure.FAILED in by_kind:
+        return Ended.FAILED, by_kind[Departure.FAILED]
+    lost = attempt.first(OutcomeKind.LOST)
+    if lost is not None:
+        return Ended.PREEMPTED, f"rank {lost[0]}: {lost[1].detail}"
+    return Ended.FAILED, "its processes were stopped"
+
+
+def within_budget(run: RunRecord) -> bool:
+    """Whether the run may be started once more."""
+    return run.preemptions <= run.options.max_preemptions and run.failures <= run.options.max_failures

@@ -1,0 +1,245 @@
+"""Commit one step: move the record through its table, keep the books, and put the effects into the outbox.
+
+Nothing here acts on the world: effects are submitted after the tick's commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from sliceform.controller.fleet import Fleet
+from sliceform.controller.fold import fold_node
+from sliceform.controller.life import Life
+from sliceform.controller.requests import Assemble, Launch, Notify, Release, Request, Reserve
+from sliceform.controller.step import Step
+from sliceform.controller.sync import earliest_notice
+from sliceform.states.effects import Effect
+from sliceform.states.hosts import HostTrigger
+from sliceform.states.reasons import Reason
+from sliceform.states.records import HostRecord
+from sliceform.states.slices import SliceTrigger
+
+log = structlog.get_logger(__name__)
+
+#: Expiries after which trying again at once would fail again.
+_FAILURES = frozenset(
+    {
+        Reason.PLACE_REFUSED,
+        Reason.AGENT_FAILED,
+        Reason.WRONG_DEVICES,
+        Reason.WRONG_NODE,
+        Reason.BUDGET_SPENT,
+    }
+)
+
+
+def commit(fleet: Fleet, step: Step) -> None:
+    """Make one step happen.
+
+    Raises:
+        InvalidTransition: the table has no such row; nothing has changed.
+
+    """
+    if step.trigger is SliceTrigger.CREATE and step.rank is None:
+        _begin(fleet, step)
+    life = fleet.picture.lives[step.life]
+    if step.trigger is None:
+        _note(fleet, life, step)
+    elif step.rank is None:
+        _commit_slice(fleet, life, step)
+    else:
+        _commit_host(fleet, life, life.record.hosts[step.rank], step)
+
+
+def _begin(fleet: Fleet, step: Step) -> None:
+    picture = fleet.picture
+    avoided = picture.places.names()
+    generation = picture.desired.generation
+    picture.lives[step.life] = Life.begin(
+        step.life, picture.hosts, generation=generation, replaces=step.cause, avoided=avoided
+    )
+    picture.next_number += 1
+    if step.cause in picture.unreplaced:
+        picture.unreplaced.remove(step.cause)
+
+
+def _commit_slice(fleet: Fleet, life: Life, step: Step) -> None:
+    picture, record = fleet.picture, life.record
+    before = record.state
+    row = fleet.slices.fire(
+        record,
+        step.trigger,  # type: ignore[arg-type]
+        now=picture.now,
+        at=picture.epoch,
+        tick=fleet.tick,
+        reason=step.reason,
+        detail=step.detail,
+        cause=step.cause,
+    )
+    keep = _BOOKS.get(row.trigger)
+    if keep is not None:
+        keep(fleet, life, step)
+    for effect in row.effects:
+        request = _request(fleet, life, effect)
+        if request is not None:
+            fleet.outbox.put(request, picture.now)
+    log.info(
+        "slice_changed",
+        tick=fleet.tick,
+        slice=record.id,
+        trigger=row.trigger.value,
+        source=before,
+        dest=record.state,
+        reason=step.reason.value,
+        detail=step.detail,
+    )
+
+
+def _commit_host(fleet: Fleet, life: Life, host: HostRecord, step: Step) -> None:
+    picture = fleet.picture
+    fleet.hosts.fire(
+        host,
+        step.trigger,  # type: ignore[arg-type]
+        now=picture.now,
+        at=picture.epoch,
+        tick=fleet.tick,
+        reason=step.reason,
+        detail=step.detail,
+        cause=step.cause,
+    )
+    life.record.version += 1
+    if step.trigger is HostTrigger.PLACE:
+        host.node_id = life.view.hosts[host.rank].node_id
+        _use(fleet, life, host.node_id, host.rank)
+
+
+def _note(fleet: Fleet, life: Life, step: Step) -> None:
+    picture = fleet.picture
+    fleet.slices.note(
+        life.record, at=picture.epoch, tick=fleet.tick, reason=step.reason, detail=step.detail, cause=step.cause
+    )
+    if step.reason is Reason.LOST_AFTER_NOTICE:
+        life.noted_loss = True
+    elif step.reason in {Reason.NOTICE_MERGED, Reason.NOTICE_WITHDRAWN}:
+        life.noted_notice = earliest_notice(life)
+        life.record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice else life.record.deadline
+    elif step.reason is Reason.STUCK:
+        life.noted_stuck = True
+    log.info("slice_noted", tick=fleet.tick, slice=life.record.id, reason=step.reason.value, detail=step.detail)
+
+
+def _use(fleet: Fleet, life: Life, node_id: str | None, rank: int | None) -> None:
+    """Remember who uses a node, and look at once whether it is alive."""
+    if node_id is None:
+        return
+    fleet.users.setdefault(node_id, set()).add((life.record.id, rank))
+    row = fleet.nodes.get(node_id)
+    if row is not None:
+        fold_node(life, rank, node_id, row)
+
+
+def _placed(fleet: Fleet, life: Life, _: Step) -> None:
+    life.record.place = life.view.place
+    _use(fleet, life, life.view.head_node, None)
+
+
+def _prepared(fleet: Fleet, life: Life, _: Step) -> None:
+    picture = fleet.picture
+    picture.growth.changed(picture.now)
+    picture.backoff.succeeded()
+    for place in _places(life):
+        picture.places.worked(place)
+
+
+def _finished(_fleet: Fleet, life: Life, _: Step) -> None:
+    life.record.run_id = None
+    life.over = None
+    life.view.outcomes.clear()
+
+
+def _preempted(fleet: Fleet, life: Life, step: Step) -> None:
+    picture, record = fleet.picture, life.record
+    record.lost = step.reason is not Reason.PREEMPTION_NOTICE
+    life.noted_notice = earliest_notice(life)
+    record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice is not None else None
+    picture.unreplaced.append(record.id)
+    nodes = frozenset(node for node in (*life.view.nodes, life.view.head_node) if node)
+    for place in _places(life):
+        picture.places.lost(place, nodes, picture.now, f"{record.id}: {step.reason.value}")
+
+
+def _expired(fleet: Fleet, life: Life, step: Step) -> None:
+    picture, record = fleet.picture, life.record
+    picture.unreplaced.append(record.id)
+    if step.reason not in _FAILURES:
+        return
+    picture.backoff.failed(picture.now)
+    for place in _places(life):
+        if picture.places.failed(place, picture.now, f"{step.reason.value}: {step.detail}"):
+            detail = f"{place} is not used for {fleet.settings.quarantine_s:g} s"
+            fleet.slices.note(record, at=picture.epoch, tick=fleet.tick, reason=Reason.QUARANTINED, detail=detail)
+
+
+def _drained(fleet: Fleet, life: Life, step: Step) -> None:
+    if step.reason is Reason.OPERATOR:
+        fleet.picture.unreplaced.append(life.record.id)
+
+
+def _released(fleet: Fleet, life: Life, _: Step) -> None:
+    record = life.record
+    del fleet.picture.lives[record.id]
+    fleet.outbox.drop(record.id)
+    for node in (*life.view.nodes, life.view.head_node):
+        users = fleet.users.get(node or "")
+        if users is not None:
+            users -= {user for user in users if user[0] == record.id}
+            if not users:
+                del fleet.users[node or ""]
+
+
+def _places(life: Life) -> tuple[str, ...]:
+    """Return what a selector can keep away from: the slice's name on TPU, its nodes elsewhere."""
+    if life.view.place is not None:
+        return (life.view.place,)
+    return tuple(dict.fromkeys(node for node in life.view.nodes if node))
+
+
+_BOOKS: Mapping[SliceTrigger, Callable[[Fleet, Life, Step], None]] = {
+    SliceTrigger.PLACE: _placed,
+    SliceTrigger.PREPARE: _prepared,
+    SliceTrigger.FINISH: _finished,
+    SliceTrigger.PREEMPT: _preempted,
+    SliceTrigger.EXPIRE: _expired,
+    SliceTrigger.DRAIN: _drained,
+    SliceTrigger.RELEASE: _released,
+}
+
+
+def _request(fleet: Fleet, life: Life, effect: Effect) -> Request | None:
+    """Say in full what an effect of this life asks for; None if there is nothing to ask."""
+    record, shape = life.record, fleet.shape
+    if effect is Effect.RESERVE:
+        return Reserve(record.id, shape, life.avoided)
+    if effect is Effect.ASSEMBLE:
+        return Assemble(record.id, shape, record.place)
+    if effect is Effect.LAUNCH:
+        spec = fleet.attempts[record.run_id or ""].spec
+        return Launch(record.id, shape, spec, spec.members.index(record.id))
+    if effect is Effect.NOTIFY:
+        if record.run_id is None or record.lost:
+            return None
+        return Notify(record.id, record.run_id, record.deadline)
+    lost = record.lost or life.noted_loss
+    return Release(record.id, _release_grace(fleet, life), lost)
+
+
+def _release_grace(fleet: Fleet, life: Life) -> float:
+    if life.record.run_id is None:
+        return 0.0
+    if life.record.reason is Reason.CLOSED:
+        return fleet.picture.closing_grace_s or 0.0
+    if life.record.reason is Reason.OPERATOR:
+        return life.drain_grace_s or 0.0
+    return 0.0

@@ -1,0 +1,163 @@
+"""Carry runs through their attempts: start them on their slices, see how they go, end them, start them again."""
+
+from __future__ import annotations
+
+import random
+
+import structlog
+
+from sliceform.controller.attempts import Attempt, Ended, RunRecord, within_budget
+from sliceform.controller.fleet import Fleet
+from sliceform.controller.observed import ProcessEnded
+from sliceform.controller.oversee import next_look, oversee
+from sliceform.controller.requests import AttemptSpec, Notify, Stop
+from sliceform.controller.step import StartAttempt
+from sliceform.controller.sync import FOREVER, earliest_notice
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import SliceState
+
+log = structlog.get_logger(__name__)
+
+
+class Conductor:
+    """Keeps the books of all runs; used by the loop's thread alone."""
+
+    def __init__(self, fleet: Fleet, seed: int) -> None:
+        """Start without runs; `seed` is for the jitter of delays."""
+        self._fleet = fleet
+        self._rng = random.Random(seed)
+
+    def submit(self, run: RunRecord) -> None:
+        """Take a run in: it waits for slices from now on."""
+        run.waiting_since = self._fleet.picture.now
+        self._fleet.picture.runs.append(run)
+        self._fleet.note_run(run, Reason.RUN_SUBMITTED, "")
+
+    def cancel(self, run: RunRecord, grace_s: float) -> None:
+        """Begin to cancel a run; its processes have `grace_s` seconds from now."""
+        if run.ended is not None or run.cancel_grace_s is not None:
+            return
+        run.cancel_grace_s = grace_s
+        if run.active is None:
+            self._finish(run, Ended.CANCELLED, "cancelled while it waited")
+
+    def start(self, start: StartAttempt) -> None:
+        """Make the attempt that the `start` steps of its slices belong to."""
+        fleet = self._fleet
+        picture = fleet.picture
+        run = next(run for run in picture.runs if run.id == start.run_id)
+        number = len(run.attempts) + 1
+        last = run.attempts[-1] if run.attempts else None
+        spec = AttemptSpec(
+            key=f"{run.id}/{number}",
+            run_id=run.id,
+            number=number,
+            members=start.members,
+            hosts_per_slice=fleet.shape.hosts,
+            work=run.work,
+            env=run.options.env,
+            runtime_env=run.options.runtime_env,
+            previous=None if last is None else f"{last.ended}: {last.detail}",
+            jax_shutdown_s=fleet.settings.jax_shutdown_s,
+        )
+        lives = [picture.lives[member] for member in start.members]
+        nodes = tuple((host.node_id, host.address) for life in lives for host in life.view.hosts)
+        attempt = Attempt(spec, picture.epoch, nodes=nodes)
+        run.attempts.append(attempt)
+        fleet.attempts[spec.key] = attempt
+        for life in lives:
+            life.record.run_id = spec.key
+            life.over = None
+            life.view.outcomes.clear()
+        fleet.note_run(run, Reason.ATTEMPT_STARTED, f"attempt {number} on {', '.join(start.members)}", "running")
+
+    def ended(self, event: ProcessEnded) -> None:
+        """Take in how one host's process ended; answers for attempts that are over are dropped."""
+        attempt = self._fleet.attempts.get(event.attempt)
+        if attempt is not None and event.life in attempt.spec.members:
+            attempt.record(event.life, event.rank, event.outcome)
+
+    def oversee(self) -> tuple[float, bool]:
+        """See how every attempt goes on.
+
+        Returns:
+            The loop time at which to look again though nothing happens, and whether any attempt ended.
+
+        """
+        due, ended = FOREVER, False
+        for run in list(self._fleet.picture.runs):
+            attempt = run.active
+            if attempt is not None:
+                self._oversee(run, attempt)
+                due = min(due, next_look(attempt))
+                ended = ended or attempt.ended is not None
+            if run.not_before > self._fleet.picture.now:
+                due = min(due, run.not_before)
+        return due, ended
+
+    def _oversee(self, run: RunRecord, attempt: Attempt) -> None:
+        fleet, picture = self._fleet, self._fleet.picture
+        seen = oversee(run, attempt, picture.lives, now=picture.now, epoch=picture.epoch, settings=fleet.settings)
+        if set(seen.departures) != set(attempt.departures):
+            self._tell(attempt, set(seen.departures) - set(attempt.departures))
+        attempt.departures.update(seen.departures)
+        attempt.cleared.update(seen.cleared)
+        attempt.stop_at = seen.stop_at
+        if seen.ended is not None:
+            self._end(run, attempt, *seen.ended)
+        elif attempt.stop_at is not None and not attempt.stopped and picture.now >= attempt.stop_at:
+            attempt.stopped = True
+            self._stop(run, attempt)
+
+    def _tell(self, attempt: Attempt, departed: set[str]) -> None:
+        """Tell the work on the other slices to checkpoint and stop, with the earliest deadline."""
+        fleet, lives = self._fleet, self._fleet.picture.lives
+        notices = [notice for member in departed if member in lives and (notice := earliest_notice(lives[member]))]
+        known = [notice.deadline_epoch_s for notice in notices if notice.deadline_epoch_s is not None]
+        for member in attempt.spec.members:
+            life = lives.get(member)
+            if life is not None and life.record.state is SliceState.RUNNING:
+                fleet.outbox.put(Notify(member, attempt.spec.key, min(known, default=None)), fleet.picture.now)
+
+    def _stop(self, run: RunRecord, attempt: Attempt) -> None:
+        fleet = self._fleet
+        for member in attempt.spec.members:
+            life = fleet.picture.lives.get(member)
+            if life is None or member in attempt.cleared or life.record.run_id != attempt.spec.key:
+                continue
+            if life.record.state in {SliceState.RUNNING, SliceState.PREEMPTED}:
+                fleet.outbox.put(Stop(member, attempt.spec.key, run.cancel_grace_s or 0.0), fleet.picture.now)
+
+    def _end(self, run: RunRecord, attempt: Attempt, ended: Ended, detail: str) -> None:
+        """Close an attempt, charge the budget, and end the run or let it wait for its next attempt."""
+        fleet, picture = self._fleet, self._fleet.picture
+        attempt.ended, attempt.detail, attempt.ended_epoch_s = ended, detail, picture.epoch
+        for member in attempt.spec.members:
+            life = picture.lives.get(member)
+            if life is not None and life.record.run_id == attempt.spec.key:
+                life.over = attempt.spec.key
+                life.view.version += 1
+        del fleet.attempts[attempt.spec.key]
+        run.preemptions += ended is Ended.PREEMPTED
+        run.failures += ended is Ended.FAILED
+        fleet.note_run(run, Reason.ATTEMPT_ENDED, f"attempt {attempt.spec.number} {ended}: {detail}", "running")
+        log.info("attempt_ended", tick=fleet.tick, attempt=attempt.spec.key, outcome=str(ended), detail=detail)
+        if ended in {Ended.SUCCEEDED, Ended.CANCELLED}:
+            self._finish(run, ended, detail)
+        elif run.cancel_grace_s is not None:
+            self._finish(run, Ended.CANCELLED, detail)
+        elif not within_budget(run):
+            self._finish(run, ended, detail)
+        else:
+            run.waiting_since = picture.now
+            if ended is Ended.FAILED:
+                delay = min(
+                    fleet.settings.backoff_max_s, fleet.settings.backoff_initial_s * 2 ** min(run.failures - 1, 30)
+                )
+                run.not_before = picture.now + delay * self._rng.uniform(0.5, 1.0)
+
+    def _finish(self, run: RunRecord, ended: Ended, detail: str) -> None:
+        run.ended, run.detail = ended, detail
+        self._fleet.picture.runs.remove(run)
+        self._fleet.note_run(run, Reason.RUN_FINISHED, f"{ended}: {detail}", str(ended))
+        run.on_end(run)

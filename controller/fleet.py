@@ -1,0 +1,88 @@
+"""Everything the loop's thread owns, in one place: the picture, the records' engines, the history and the outbox."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sliceform.controller.attempts import Attempt, RunRecord
+from sliceform.controller.life import Limits
+from sliceform.controller.observed import Node
+from sliceform.controller.outbox import Outbox
+from sliceform.controller.plan import Picture
+from sliceform.controller.policy import Backoff, Growth, Places
+from sliceform.controller.settings import Settings
+from sliceform.controller.spec import Desired, SliceShape
+from sliceform.states import HOST_TABLE, SLICE_TABLE, History
+from sliceform.states.hosts import HostState, HostTrigger
+from sliceform.states.machine import Engine
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import SliceState, SliceTrigger
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The fleet as the controller knows it; touched by one thread only, but for `history`, which others may read."""
+
+    shape: SliceShape
+    settings: Settings
+    picture: Picture
+    history: History
+    outbox: Outbox
+    slices: Engine[SliceState, SliceTrigger]
+    hosts: Engine[HostState, HostTrigger]
+    #: Number of the tick that is under way: the correlation id of all it changes.
+    tick: int = 0
+    #: The node table as last read, and who uses which node: (slice id, host rank or None for the head group's node).
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    users: dict[str, set[tuple[str, int | None]]] = field(default_factory=dict)
+    #: Attempts by key, as long as their run goes on.
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    #: Why the cluster cannot be observed; empty if it can.
+    blind: str = "not observed yet"
+
+    @classmethod
+    def begin(cls, shape: SliceShape, desired: Desired, settings: Settings, history: History, seed: int) -> Fleet:
+        """Return an empty fleet; `seed` is for the jitter of delays."""
+        rng = random.Random(seed)
+        picture = Picture(
+            settings=settings,
+            desired=desired,
+            lives={},
+            runs=[],
+            places=Places(settings),
+            growth=Growth(settings.surplus_s),
+            backoff=Backoff(settings.backoff_initial_s, settings.backoff_max_s, rng),
+            hosts=shape.hosts,
+            unreplaced=[],
+        )
+        outbox = Outbox(backoff_initial_s=settings.backoff_initial_s, backoff_max_s=settings.backoff_max_s, rng=rng)
+        return cls(shape, settings, picture, history, outbox, Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history))
+
+    def limits(self, *, silence_held: bool = False) -> Limits:
+        """Return what `sync` needs to know now."""
+        settings = self.settings
+        return Limits(
+            pending_s=settings.pending_s,
+            placed_s=settings.placed_s,
+            silence_s=settings.effective_silence_s,
+            stuck_s=settings.release_stuck_s,
+            devices=self.shape.devices_per_host.count,
+            avoid=self.picture.places.names(),
+            silence_held=silence_held,
+        )
+
+    def note_run(self, run: RunRecord, reason: Reason, detail: str, state: str | None = None) -> None:
+        """Write something about a run into the history."""
+        self.history.append(
+            tick=self.tick,
+            at=self.picture.epoch,
+            kind="run",
+            key=run.id,
+            trigger=None,
+            source=state,
+            dest=state,
+            reason=reason.value,
+            detail=detail,
+        )

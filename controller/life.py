@@ -1,0 +1,60 @@
+"""One life of one slice as the loop holds it: its record, what was observed of it, and when it was heard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sliceform.controller.observed import HostView, Notice, SliceView
+from sliceform.states.records import HostRecord, SliceRecord
+
+
+@dataclass(slots=True, eq=False)
+class Life:
+    """A record with its view; written by the loop's thread, `heard` also by the backend's beats."""
+
+    record: SliceRecord
+    view: SliceView
+    #: Loop time at which each host's agent, and the daemon of its node, were heard last.
+    heard: list[float]
+    raylet_heard: list[float]
+    #: Slice names or node ids that were excluded when the reservation was asked for.
+    avoided: frozenset[str] = frozenset()
+    #: An operator's drain: grace in seconds for work that runs; None when nobody asked.
+    drain_grace_s: float | None = None
+    #: Key of the attempt on this slice that has been found over.
+    over: str | None = None
+    #: What has been noted in the history already, so that a level is noted once.
+    noted_notice: Notice | None = None
+    noted_loss: bool = False
+    noted_stuck: bool = False
+    #: Versions at the last sync, and the loop time at which to look again though neither changed.
+    synced: tuple[int, int] = (-1, -1)
+    due: float = 0.0
+
+    @classmethod
+    def begin(cls, life: str, hosts: int, *, generation: int, replaces: str | None, avoided: frozenset[str]) -> Life:
+        """Return a new life before its entry."""
+        records = tuple(HostRecord(f"{life}/{rank}", life, rank) for rank in range(hosts))
+        record = SliceRecord(life, records, generation=generation, replaces=replaces)
+        view = SliceView(life, tuple(HostView() for _ in range(hosts)))
+        return cls(record, view, [0.0] * hosts, [0.0] * hosts, avoided)
+
+    def current(self) -> bool:
+        """Whether nothing changed since the last sync."""
+        return self.synced == (self.record.version, self.view.version)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What `sync` needs to know beside the life itself."""
+
+    pending_s: float
+    placed_s: float
+    silence_s: float
+    stuck_s: float
+    #: Accelerators that every host must show.
+    devices: int
+    #: Places that must not be taken now.
+    avoid: frozenset[str] = field(default_factory=frozenset)
+    #: Too many fell silent at once: silence counts for nothing until the node table agrees.
+    silence_held: bool = False

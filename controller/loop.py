@@ -1,0 +1,270 @@
+"""The reconcile loop: observe, sync, plan, commit, act.
+
+One thread writes all records, here. A tick never waits: what has to wait is asked of the backend, and its outcome comes
+back through the inbox.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import structlog
+
+from sliceform.controller.backend import Backend
+from sliceform.controller.clock import Clock
+from sliceform.controller.commit import commit
+from sliceform.controller.conduct import Conductor
+from sliceform.controller.fair_time import FairTime
+from sliceform.controller.fleet import Fleet
+from sliceform.controller.fold import fold, fold_node
+from sliceform.controller.inbox import Inbox
+from sliceform.controller.life import Life
+from sliceform.controller.observed import EffectFailed, Event, NodesSeen, ObservationFailed, ProcessEnded
+from sliceform.controller.plan import pauses_growth, plan
+from sliceform.controller.requests import Launch, Notify, Request, Stop
+from sliceform.controller.status import FleetStatus
+from sliceform.controller.status_board import StatusBoard
+from sliceform.controller.step import Decision, Step
+from sliceform.controller.sync import FOREVER, due, silent_ranks, sync
+from sliceform.states.effects import Effect
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import SliceState, SliceTrigger
+
+log = structlog.get_logger(__name__)
+
+#: Facts of one life lead to further facts of it at most so often within a tick.
+_MAX_PASSES = 8
+#: A node table not read for so many periods (plus five seconds) counts as a failed observation.
+_STALE_READS = 5
+
+
+class Reconciler:
+    """Brings what exists to what is desired, one tick at a time."""
+
+    def __init__(self, fleet: Fleet, backend: Backend, clock: Clock, *, label: str, seed: int) -> None:
+        """Take what it works on; nothing happens before the first tick."""
+        self.fleet = fleet
+        self.inbox = Inbox()
+        self.conductor = Conductor(fleet, seed)
+        self.backend = backend
+        self._clock = clock
+        self._time = FairTime(clock, max_gap_s=2 * fleet.settings.resync_s)
+        self._observed_at = clock.monotonic()
+        self.board = StatusBoard(fleet, label)
+        self._swept = True
+
+    # What the backend calls, on any thread.
+
+    def post(self, event: Event) -> None:
+        """Take an event."""
+        self.inbox.post(event)
+
+    def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
+        """Note that an agent was heard, and whether its node's daemon is well; wakes nobody."""
+        known = self.fleet.picture.lives.get(life)
+        if known is not None:
+            known.heard[rank] = self.fleet.picture.now
+            if raylet_ok:
+                known.raylet_heard[rank] = self.fleet.picture.now
+
+    # One tick.
+
+    def tick(self) -> float:
+        """Do everything that is to be done now; return after how many seconds to tick again at the latest."""
+        fleet, picture = self.fleet, self.fleet.picture
+        fleet.tick += 1
+        self.backend.poll()
+        events, requests = self.inbox.take()
+        self._look_at_the_time()
+        for event in events:
+            self._take(event)
+        for request in requests:
+            request()
+        picture.places.settle(picture.now, fleet.nodes if self._swept else None)
+        self._swept = False
+        next_due = min(self._sync(), picture.places.due)
+        look, ended = self.conductor.oversee()
+        if ended:
+            # Slices whose attempt has just been found over are free at once, for the next run or attempt.
+            next_due = min(self._sync(), picture.places.due)
+        next_due = min(next_due, look)
+        if pauses_growth(picture):
+            picture.growth.pause(picture.now)
+        decision = plan(picture)
+        self._do(decision)
+        next_due = min(next_due, decision.due)
+        next_due = min(next_due, fleet.outbox.flush(picture.now, self.backend.submit, self._observed))
+        self.board.publish()
+        return max(0.0, min(fleet.settings.resync_s, next_due - picture.now))
+
+    @property
+    def status(self) -> FleetStatus:
+        """The fleet after the last tick; may be read on any thread."""
+        return self.board.status
+
+    def preview(self) -> tuple[Step, ...]:
+        """Return what the next tick would commit, as far as it is known now, without doing any of it."""
+        fleet = self.fleet
+        lives = {name: _copy(life) for name, life in fleet.picture.lives.items()}
+        limits = fleet.limits(silence_held=self._silence_held(lives.values()))
+        picture = copy.copy(fleet.picture)
+        picture.lives = lives
+        facts: list[Step] = []
+        for life in lives.values():
+            steps = sync(life, picture.now, limits)
+            facts += steps
+            for step in steps:
+                _assume(fleet, life, step)
+        if pauses_growth(picture):
+            picture.growth = copy.copy(picture.growth)
+            picture.growth.pause(picture.now)
+        return (*facts, *plan(picture).steps)
+
+    def _look_at_the_time(self) -> None:
+        fleet, picture = self.fleet, self.fleet.picture
+        stale_s = _STALE_READS * fleet.settings.nodes_every_s + 5.0
+        if not fleet.blind and self._clock.monotonic() - self._observed_at > stale_s:
+            fleet.blind = f"the node table was not read for {stale_s:g} s"
+        picture.now = self._time.tick(blind=bool(fleet.blind))
+        picture.epoch = self._clock.epoch()
+        picture.blind = bool(fleet.blind)
+
+    def _take(self, event: Event) -> None:
+        fleet, picture = self.fleet, self.fleet.picture
+        if isinstance(event, NodesSeen):
+            self._take_nodes(event)
+            return
+        if isinstance(event, ObservationFailed):
+            if not fleet.blind:
+                log.warning("observation_failed", tick=fleet.tick, detail=event.detail)
+            fleet.blind = event.detail or "the observation failed"
+            picture.blind = True
+            return
+        if isinstance(event, ProcessEnded):
+            self.conductor.ended(event)
+        life = picture.lives.get(event.life)
+        if life is None:
+            return
+        if isinstance(event, EffectFailed):
+            self._effect_failed(event)
+        else:
+            fold(life, event, picture.now)
+
+    def _take_nodes(self, event: NodesSeen) -> None:
+        """Take in a complete read: only nodes whose row changed can change what is known of a slice."""
+        fleet, picture = self.fleet, self.fleet.picture
+        before = fleet.nodes
+        fleet.nodes = event.nodes
+        fleet.blind, picture.blind = "", False
+        self._observed_at = self._clock.monotonic()
+        self._swept = self._swept or bool(event.changed)
+        for node_id in event.changed:
+            row = event.nodes.get(node_id)
+            for life_id, rank in fleet.users.get(node_id, ()):
+                life = picture.lives.get(life_id)
+                if life is not None:
+                    fold_node(life, rank, node_id, row)
+            if row is not None and row.alive and node_id not in before:
+                picture.growth.resume()
+
+    def _effect_failed(self, event: EffectFailed) -> None:
+        fleet, picture = self.fleet, self.fleet.picture
+        item = fleet.outbox.failed(event.life, event.effect, picture.now)
+        if item is None:
+            return
+        wait_s = item.due - picture.now
+        detail = f"{event.effect.value} failed ({item.failures}), again in {wait_s:.1f} s: {event.detail}"
+        commit(fleet, Step(event.life, None, None, Reason.EFFECT_FAILED, detail))
+
+    def _sync(self) -> float:
+        """Commit the facts; return the loop time at which time alone may bring more."""
+        fleet, picture = self.fleet, self.fleet.picture
+        now = picture.now
+        stale = [life for life in picture.lives.values() if life.due <= now or not life.current()]
+        limits = fleet.limits(silence_held=bool(stale) and self._silence_held(picture.lives.values()))
+        for _ in range(_MAX_PASSES):
+            if not stale:
+                break
+            moved = []
+            for life in stale:
+                steps = sync(life, now, limits)
+                life.synced = (life.record.version, life.view.version)
+                for step in steps:
+                    commit(fleet, step)
+                if steps:
+                    moved.append(life)
+                life.due = due(life, limits)
+                if life.due <= now:
+                    life.due = now + fleet.settings.resync_s
+            stale = [life for life in moved if life.record.state is not None]
+        return min((life.due for life in picture.lives.values()), default=FOREVER)
+
+    def _silence_held(self, lives: Iterable[Life]) -> bool:
+        """Whether so many slices fell silent together that it is more likely us who cannot hear.
+
+        Slices cut off at the same moment fall silent up to a beat apart, so those about to do so count, too.
+        """
+        settings = self.fleet.settings
+        soon_s = max(settings.beat_s, settings.effective_silence_s - 1.5 * settings.beat_s)
+        now = self.fleet.picture.now
+        heard = [life for life in lives if life.record.state in _HEARD]
+        if len(heard) < 2:  # noqa: PLR2004 - "more than half of two or more"
+            return False
+        silent = sum(bool(silent_ranks(life, now, soon_s)) for life in heard)
+        return 2 * silent > len(heard)
+
+    def _do(self, decision: Decision) -> None:
+        for start in decision.starts:
+            self.conductor.start(start)
+        for step in decision.steps:
+            commit(self.fleet, step)
+
+    def _observed(self, request: Request) -> bool:
+        """Whether what this effect is for has been seen."""
+        life = self.fleet.picture.lives.get(request.life)
+        if life is None:
+            return True
+        state = life.record.state
+        if request.effect is Effect.RESERVE:
+            return state is not SliceState.PENDING
+        if request.effect is Effect.ASSEMBLE:
+            return state is not SliceState.PLACED
+        if isinstance(request, Launch):
+            return life.record.run_id != request.attempt.key or _over(life, request.attempt.key)
+        if isinstance(request, Stop):
+            return life.record.run_id != request.attempt_key or _over(life, request.attempt_key)
+        if isinstance(request, Notify):
+            item = self.fleet.outbox.get(request.life, Effect.NOTIFY)
+            return item is not None and item.tries > item.failures
+        return False
+
+
+_HEARD = frozenset({SliceState.PLACED, SliceState.READY, SliceState.RUNNING})
+
+
+def _over(life: Life, attempt: str) -> bool:
+    view = life.view
+    return all(host.gone == attempt and (attempt, rank) in view.outcomes for rank, host in enumerate(view.hosts))
+
+
+def _copy(life: Life) -> Life:
+    """Return a copy whose record may be changed; the view is shared and only read."""
+    twin = copy.copy(life)
+    twin.record = copy.copy(life.record)
+    twin.record.hosts = tuple(copy.copy(host) for host in life.record.hosts)
+    return twin
+
+
+def _assume(fleet: Fleet, life: Life, step: Step) -> None:
+    """Move a copied record as the commit of the step would, without its books."""
+    if step.trigger is None:
+        return
+    record = life.record if step.rank is None else life.record.hosts[step.rank]
+    table = fleet.slices.table if step.rank is None else fleet.hosts.table
+    row = table.row(record.state, step.trigger)  # type: ignore[arg-type]
+    if row is not None:
+        record.state = row.dest
+        record.reason = step.reason
+        if step.trigger is SliceTrigger.PREEMPT:
+            life.record.lost = step.reason is not Reason.PREEMPTION_NOTICE

@@ -1,0 +1,128 @@
+"""How an attempt that is under way goes on: whom to tell, what to stop, and when it is over.
+
+Pure: reads the attempt and the lives of its slices and returns what to do; the loop does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from sliceform.controller.attempts import Attempt, Departure, Ended, RunRecord, classify
+from sliceform.controller.life import Life
+from sliceform.controller.settings import Settings
+from sliceform.controller.sync import FOREVER, earliest_notice, is_lost
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import SliceState
+
+#: Losses that say nothing of the node: a process of ours ended on it.
+_PROCESS_LOSSES = frozenset({Reason.AGENT_DIED, Reason.PROCESS_LOST})
+
+
+class Oversight(NamedTuple):
+    """What one look at an attempt found."""
+
+    #: Slices that have left it, and why.
+    departures: Mapping[str, tuple[Departure, str]]
+    #: Slices on which nothing of it runs any more.
+    cleared: frozenset[str]
+    #: When its processes are to be stopped by force; None = not at all.
+    stop_at: float | None
+    #: How it ended; None = it goes on.
+    ended: tuple[Ended, str] | None
+
+
+def oversee(
+    run: RunRecord, attempt: Attempt, lives: Mapping[str, Life], *, now: float, epoch: float, settings: Settings
+) -> Oversight:
+    """Look at one attempt; `now` is loop time, `epoch` the epoch time that goes with it, seconds."""
+    departures = {
+        member: departure
+        for member in attempt.spec.members
+        if (departure := _departure(lives.get(member), attempt.departures.get(member))) is not None
+    }
+    cleared = frozenset(
+        member for member in attempt.spec.members if _cleared(lives.get(member), attempt, member in departures)
+    )
+    stop_at = attempt.stop_at
+    if stop_at is None and (run.cancel_grace_s is not None or departures or attempt.troubled):
+        stop_at = now + _grace(run, attempt, departures, lives, epoch, settings)
+    ended = None
+    if attempt.succeeded:
+        ended = (Ended.SUCCEEDED, "every host returned")
+    elif len(cleared) == len(attempt.spec.members) and _settled(departures, lives, now, settings):
+        attempt_now = Attempt(attempt.spec, attempt.started_epoch_s, attempt.outcomes, dict(departures))
+        ended = classify(attempt_now, cancelled=run.cancel_grace_s is not None)
+    return Oversight(departures, cleared, stop_at, ended)
+
+
+def _departure(life: Life | None, known: tuple[Departure, str] | None) -> tuple[Departure, str] | None:
+    """Say why a slice is no longer part of the attempt; a node's death that shows later corrects what was known."""
+    if life is None:
+        return known or (Departure.PREEMPTED, "released")
+    record = life.record
+    if record.state not in {SliceState.PREEMPTED, SliceState.DRAINING}:
+        return known
+    node_loss = any(host.lost is not None and host.lost.reason not in _PROCESS_LOSSES for host in life.view.hosts)
+    if known is not None:
+        return (Departure.PREEMPTED, known[1]) if known[0] is Departure.FAILED and node_loss else known
+    if record.state is SliceState.DRAINING and record.reason in {Reason.OPERATOR, Reason.CLOSED}:
+        return Departure.TAKEN, record.detail or "drained"
+    if record.reason in _PROCESS_LOSSES and not node_loss:
+        return Departure.FAILED, record.detail
+    return Departure.PREEMPTED, record.detail
+
+
+def _cleared(life: Life | None, attempt: Attempt, departed: bool) -> bool:  # noqa: FBT001 - private, named at its call
+    """Whether nothing of the attempt runs on this slice and, if the slice is still part of it, all is known."""
+    if life is None:
+        return True
+    return all(
+        host.gone == attempt.spec.key and (departed or (attempt.spec.key, rank) in life.view.outcomes)
+        for rank, host in enumerate(life.view.hosts)
+    )
+
+
+def _grace(  # noqa: PLR0917 - private, called once
+    run: RunRecord,
+    attempt: Attempt,
+    departures: Mapping[str, tuple[Departure, str]],
+    lives: Mapping[str, Life],
+    epoch: float,
+    settings: Settings,
+) -> float:
+    """Return how long the attempt's processes may go on, seconds."""
+    if run.cancel_grace_s is not None:
+        return 0.0  # the grace goes with the request to stop
+    if attempt.outcomes and any(outcome.kind != "returned" for outcome in attempt.outcomes.values()):
+        return settings.loss_grace_s
+    left = [life for member in departures if (life := lives.get(member)) is not None]
+    if len(left) < len(departures) or any(is_lost(life) or life.record.lost for life in left):
+        return settings.loss_grace_s
+    return min((_time_left(life, epoch, settings) for life in left), default=settings.loss_grace_s)
+
+
+def _time_left(life: Life, epoch: float, settings: Settings) -> float:
+    """Return how long work may go on on a slice that is noticed or drained, seconds."""
+    if life.drain_grace_s is not None:
+        return life.drain_grace_s
+    notice = earliest_notice(life)
+    deadline = notice.deadline_epoch_s if notice is not None else life.record.deadline
+    return settings.drain_grace_s if deadline is None else max(0.0, deadline - epoch)
+
+
+def _settled(
+    departures: Mapping[str, tuple[Departure, str]], lives: Mapping[str, Life], now: float, settings: Settings
+) -> bool:
+    """Whether the charge can be decided: a dead agent counts as a failure only if its node is seen alive afterwards."""
+    return all(
+        departure is not Departure.FAILED
+        or (life := lives.get(member)) is None
+        or now - life.record.since >= min(settings.verdict_s, 2 * settings.nodes_every_s)
+        for member, (departure, _) in departures.items()
+    )
+
+
+def next_look(attempt: Attempt) -> float:
+    """Return the loop time at which time alone changes how the attempt goes on."""
+    return FOREVER if attempt.stopped or attempt.stop_at is None else attempt.stop_at

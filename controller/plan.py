@@ -1,0 +1,236 @@
+"""What to do next: compare the fleet with what is desired, and return the commands.
+
+Pure: reads the picture, changes nothing, and on a converged fleet returns an empty decision. Only commands come from
+here; what happened in the world is `sync`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sliceform.controller.attempts import RunRecord, assign
+from sliceform.controller.life import Life
+from sliceform.controller.policy import Backoff, Growth, Places
+from sliceform.controller.settings import Settings
+from sliceform.controller.spec import Desired
+from sliceform.controller.step import Decision, StartAttempt, Step
+from sliceform.controller.sync import FOREVER, earliest_notice
+from sliceform.states.hosts import HostState, HostTrigger
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import LIVE, SliceState, SliceTrigger
+
+
+@dataclass(slots=True)
+class Picture:
+    """All that a decision is made from; the loop's thread owns and updates it."""
+
+    settings: Settings
+    desired: Desired
+    #: By slice id, oldest first.
+    lives: dict[str, Life]
+    #: First come first served.
+    runs: list[RunRecord]
+    places: Places
+    growth: Growth
+    backoff: Backoff
+    #: Hosts of every slice.
+    hosts: int
+    #: Slices that were lost, expired or taken and have no replacement yet, oldest first.
+    unreplaced: list[str]
+    #: Number of the next slice.
+    next_number: int = 1
+    #: Loop time, seconds, and the epoch time that goes with it.
+    now: float = 0.0
+    epoch: float = 0.0
+    #: The last observation failed: nothing may be destroyed because of what is not seen.
+    blind: bool = False
+    #: Set when the fleet closes: grace for work that runs, seconds.
+    closing_grace_s: float | None = None
+
+
+def plan(picture: Picture) -> Decision:
+    """Return everything that is to be done now, in the order to do it."""
+    steps: list[Step] = list(_stragglers(picture.lives))
+    drains = list(_due_drains(picture))
+    starts: list[StartAttempt] = []
+    due = _preempted_due(picture)
+    if picture.closing_grace_s is None:
+        leaving = {step.life for step in drains}
+        live = [life for life in picture.lives.values() if life.record.state in LIVE and life.record.id not in leaving]
+        target, growth_due = _target(picture, live)
+        due = min(due, growth_due)
+        if len(live) > target:
+            drains += _surplus(picture, live, len(live) - target)
+        creates, create_due = _creates(picture, target - len(live))
+        due = min(due, create_due)
+        leaving = {step.life for step in drains}
+        starts, start_due = _starts(picture, [life for life in live if life.record.id not in leaving])
+        due = min(due, start_due)
+        steps += creates
+    for step in drains:
+        steps.append(step)
+        steps += _host_drains(picture.lives[step.life], step)
+    for start in starts:
+        steps += [Step(life, None, SliceTrigger.START, Reason.RUN_STARTED, start.run_id) for life in start.members]
+    return Decision(tuple(steps), tuple(starts), due)
+
+
+def pauses_growth(picture: Picture) -> bool:
+    """Whether idle slices have waited long enough for a larger size and are to go back; see `policy.Growth`."""
+    if picture.blind or picture.growth.paused(picture.now):
+        return False
+    surplus, _ = _idle_surplus(picture, list(picture.lives.values()))
+    return surplus > 0 and picture.now - picture.growth.changed_at >= picture.settings.surplus_s
+
+
+def _stragglers(lives: Mapping[str, Life]) -> Iterator[Step]:
+    """Hosts of a slice that drains already, after an `expire`, follow it."""
+    for life in lives.values():
+        record = life.record
+        if record.state is SliceState.DRAINING:
+            reason = record.reason or Reason.OPERATOR
+            yield from _host_drains(life, Step(record.id, None, SliceTrigger.DRAIN, reason, record.detail))
+
+
+def _host_drains(life: Life, step: Step) -> Iterator[Step]:
+    for host in life.record.hosts:
+        if host.state not in {None, HostState.DRAINING}:
+            yield Step(life.record.id, host.rank, HostTrigger.DRAIN, step.reason, step.detail, life.record.id)
+
+
+def _due_drains(picture: Picture) -> Iterator[Step]:
+    """Slices that have to go, whatever the count: the fleet closes, a person asked, or what preempted them is over."""
+    for life in picture.lives.values():
+        record = life.record
+        if record.state in {None, SliceState.DRAINING}:
+            continue
+        if picture.closing_grace_s is not None:
+            yield Step(record.id, None, SliceTrigger.DRAIN, Reason.CLOSED)
+        elif record.state is SliceState.PREEMPTED:
+            if record.lost or life.noted_loss:
+                yield Step(record.id, None, SliceTrigger.DRAIN, Reason.LOST)
+            elif work_gone(life):
+                yield Step(record.id, None, SliceTrigger.DRAIN, Reason.WORK_GONE)
+            elif picture.now >= _grace_end(picture, life):
+                yield Step(record.id, None, SliceTrigger.DRAIN, Reason.GRACE_OVER)
+        elif life.drain_grace_s is not None:
+            yield Step(record.id, None, SliceTrigger.DRAIN, Reason.OPERATOR)
+
+
+def work_gone(life: Life) -> bool:
+    """Whether no process of the attempt that the slice was given is left on it."""
+    attempt = life.record.run_id
+    return attempt is None or all(host.gone == attempt for host in life.view.hosts)
+
+
+def _grace_end(picture: Picture, life: Life) -> float:
+    """Return when work on a preempted slice has had its time: the notice's deadline, else the usual grace."""
+    notice = earliest_notice(life)
+    deadline = notice.deadline_epoch_s if notice is not None else life.record.deadline
+    if deadline is None:
+        return life.record.since + picture.settings.drain_grace_s
+    return picture.now + deadline - picture.epoch
+
+
+def _preempted_due(picture: Picture) -> float:
+    return min(
+        (_grace_end(picture, life) for life in picture.lives.values() if life.record.state is SliceState.PREEMPTED),
+        default=FOREVER,
+    )
+
+
+def _idle_surplus(picture: Picture, lives: Sequence[Life]) -> tuple[int, int]:
+    """Return how many ready slices serve no valid size, and the size that is reached."""
+    desired = picture.desired
+    reached = sum(life.record.state in {SliceState.READY, SliceState.RUNNING} for life in lives)
+    size = desired.valid_size(reached)
+    if size in {0, desired.largest}:
+        return 0, size
+    idle = sum(life.record.state is SliceState.READY for life in lives)
+    return max(0, min(idle, reached - size - desired.spares)), size
+
+
+def _target(picture: Picture, live: Sequence[Life]) -> tuple[int, float]:
+    """Return how many live slices to have, and when that may change by itself."""
+    desired, growth = picture.desired, picture.growth
+    surplus, size = _idle_surplus(picture, live)
+    if growth.paused(picture.now):
+        held = max(size, desired.smallest) + desired.spares
+        return min(held, desired.target), growth.paused_until
+    return desired.target, growth.changed_at + picture.settings.surplus_s if surplus else FOREVER
+
+
+def _surplus(picture: Picture, live: Sequence[Life], count: int) -> Iterator[Step]:
+    """Choose what is too many: pending first, then placed, then idle ready, newest first; never what runs."""
+    if picture.blind:
+        return
+    reason = Reason.SURPLUS if picture.growth.paused(picture.now) else Reason.SCALE_DOWN
+    chosen = [
+        life
+        for state in (SliceState.PENDING, SliceState.PLACED, SliceState.READY)
+        for life in reversed(live)
+        if life.record.state is state
+    ][:count]
+    for life in chosen:
+        yield Step(life.record.id, None, SliceTrigger.DRAIN, reason)
+
+
+def _creates(picture: Picture, missing: int) -> tuple[list[Step], float]:
+    if missing <= 0:
+        return [], FOREVER
+    if picture.now < picture.backoff.until:
+        return [], picture.backoff.until
+    replaced = picture.unreplaced[:missing]
+    steps = []
+    for offset in range(missing):
+        old = replaced[offset] if offset < len(replaced) else None
+        reason = Reason.REPLACEMENT if old else Reason.DESIRED
+        detail = f"replaces {old}" if old else ""
+        name = f"slice-{picture.next_number + offset}"
+        steps.append(Step(name, None, SliceTrigger.CREATE, reason, detail, old))
+        steps += [Step(name, rank, HostTrigger.CREATE, reason, detail, name) for rank in range(picture.hosts)]
+    return steps, FOREVER
+
+
+def free_slices(lives: Sequence[Life]) -> list[str]:
+    """Return the slices that can take a run now, oldest first."""
+    return [
+        life.record.id
+        for life in lives
+        if life.record.state is SliceState.READY and life.drain_grace_s is None and earliest_notice(life) is None
+    ]
+
+
+def _starts(picture: Picture, live: Sequence[Life]) -> tuple[list[StartAttempt], float]:
+    """Give free slices to the runs that wait, first come first served."""
+    starts: list[StartAttempt] = []
+    due = FOREVER
+    waiting = [run for run in picture.runs if run.waiting and run.cancel_grace_s is None]
+    free = free_slices(live) if waiting else []
+    for run in waiting:
+        if picture.now < run.not_before:
+            due = min(due, run.not_before)
+            continue
+        size, when = choose_size(picture, run, len(free))
+        if not size:
+            return starts, min(due, when)
+        previous = run.attempts[-1].spec.members if run.attempts else ()
+        members = assign(previous, free, size)
+        free = [life for life in free if life not in members]
+        starts.append(StartAttempt(run.id, members))
+    return starts, due
+
+
+def choose_size(picture: Picture, run: RunRecord, free: int) -> tuple[int, float]:
+    """Return the size to start this run at now, or 0 and the loop time at which a smaller size will do.
+
+    The largest valid size starts at once; a smaller one when no slice has become ready for `settle_s`, so that a cold
+    start does not begin small and restart.
+    """
+    sizes = run.options.sizes or picture.desired.sizes
+    size = max((size for size in sizes if size <= free), default=0)
+    if size in {0, sizes[-1]}:
+        return size, FOREVER
+    settled = max(picture.growth.changed_at, run.waiting_since) + picture.settings.settle_s
+    return (size, FOREVER) if picture.now >= settled else (0, settled)

@@ -1,0 +1,115 @@
+"""Keep the published status current: rows of slices that changed are made anew, the others are kept."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+
+from sliceform.controller.attempts import RunRecord
+from sliceform.controller.fleet import Fleet
+from sliceform.controller.plan import choose_size, free_slices
+from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
+from sliceform.states.slices import LIVE, SliceState
+
+#: Runs that are over and still shown.
+_ENDED_RUNS_SHOWN = 100
+
+
+class StatusBoard:
+    """Written by the loop's thread after every tick, read by all."""
+
+    def __init__(self, fleet: Fleet, label: str) -> None:
+        """Start with an empty fleet."""
+        self._fleet = fleet
+        self._label = label
+        self._rows: dict[str, tuple[tuple[int, int], SliceStatus]] = {}
+        self._ended: dict[str, RunStatus] = {}
+        self._shown: tuple[int, ...] = ()
+        #: Told after every publication.
+        self.published = threading.Condition()
+        self.status = self._status(())
+
+    def publish(self) -> None:
+        """Make what the last tick left visible, and wake those who wait for it."""
+        picture = self._fleet.picture
+        to_epoch = picture.epoch - picture.now
+        rows = {}
+        changed = len(self._rows) != len(picture.lives)
+        for life in picture.lives.values():
+            version = (life.record.version, life.view.version)
+            known = self._rows.get(life.record.id)
+            if known is None or known[0] != version:
+                known = (version, slice_status(life, to_epoch))
+                changed = True
+            rows[life.record.id] = known
+        self._rows = rows
+        shown = (self._fleet.history.last_seq, len(picture.runs), picture.desired.generation, bool(self._fleet.blind))
+        if changed or shown != self._shown or picture.runs:
+            self._shown = shown
+            self.status = self._status(tuple(row for _, row in rows.values()))
+        else:
+            self.status = self.status._replace(tick=self._fleet.tick, at_epoch_s=picture.epoch)
+        with self.published:
+            self.published.notify_all()
+
+    def run_ended(self, run: RunRecord) -> None:
+        """Keep showing a run that is over, up to a bound."""
+        self._ended[run.id] = run_status(run, "")
+        while len(self._ended) > _ENDED_RUNS_SHOWN:
+            del self._ended[next(iter(self._ended))]
+
+    def _status(self, rows: tuple[SliceStatus, ...]) -> FleetStatus:
+        fleet, picture = self._fleet, self._fleet.picture
+        counts = Counter(row.state for row in rows)
+        ready = counts["ready"] + counts["running"]
+        runs = tuple(run_status(run, self.waits_for(run)) for run in picture.runs)
+        avoided = picture.places.avoided
+        return FleetStatus(
+            label=self._label,
+            tick=fleet.tick,
+            at_epoch_s=picture.epoch,
+            sizes=picture.desired.sizes,
+            spares=picture.desired.spares,
+            size=picture.desired.valid_size(ready),
+            counts={state.value: counts[state.value] for state in SliceState if counts[state.value]},
+            slices=rows,
+            runs=(*self._ended.values(), *runs),
+            effective_silence_s=fleet.settings.effective_silence_s,
+            blind=fleet.blind,
+            effects_in_flight=len(fleet.outbox),
+            avoided={place: f"{row.cause}: {row.detail}" for place, row in avoided.items()},
+            waits_for=self._growth(ready),
+        )
+
+    def waits_for(self, run: RunRecord) -> str:
+        """Say in a sentence what a run waits for; empty if it does not wait."""
+        if not run.waiting:
+            return ""
+        picture = self._fleet.picture
+        if picture.now < run.not_before:
+            return f"backs off for {run.not_before - picture.now:.1f} s before attempt {len(run.attempts) + 1}"
+        ahead = [other.id for other in picture.runs[: picture.runs.index(run)] if other.waiting]
+        if ahead:
+            return f"waits behind {', '.join(ahead)}"
+        sizes = run.options.sizes or picture.desired.sizes
+        free = len(free_slices(list(picture.lives.values())))
+        size, when = choose_size(picture, run, free)
+        if size:
+            return f"starts on {size}"
+        wanted = " or ".join(map(str, sizes))
+        if when != float("inf"):
+            return f"waits {when - picture.now:.1f} s more for a larger size than {free} ({wanted})"
+        return f"waits for {wanted} ready slices that are free; {free} are"
+
+    def _growth(self, ready: int) -> str:
+        picture = self._fleet.picture
+        if picture.growth.paused(picture.now) and ready < picture.desired.target:
+            left = picture.growth.paused_until - picture.now
+            return f"growth to {picture.desired.largest} pauses for {left:.0f} s: the last try found no capacity"
+        backoff = picture.backoff
+        if picture.now < backoff.until:
+            return f"backs off for {backoff.until - picture.now:.1f} s after {backoff.failures} failures in a row"
+        live = sum(life.record.state in LIVE for life in picture.lives.values())
+        if ready < picture.desired.target and live:
+            return f"{picture.desired.target - ready} of {picture.desired.target} slices are not ready yet"
+        return ""
