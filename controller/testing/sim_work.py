@@ -1,0 +1,52 @@
+"""Work that a simulated cluster is given: kept as it is, and run in this process when it is due."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sliceform.controller.observed import Outcome, OutcomeKind
+
+#: Frames of a traceback that are this module's own.
+_OWN_FRAMES = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SimWork:
+    """A function with its arguments, not pickled."""
+
+    fn: Any
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self) -> Outcome:
+        """Call the function to its end and say how it ended."""
+        try:
+            value = self.fn(*self.args, **self.kwargs)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's function raises
+            return _raised(error)
+        return Outcome(OutcomeKind.RETURNED, load=lambda: value)
+
+
+def run_work(work: Any) -> Outcome:
+    """Run what `SimBackend.pack` made; anything else is taken for work that returns None."""
+    if isinstance(work, SimWork):
+        return work.run()
+    return Outcome(OutcomeKind.RETURNED, load=lambda: None)
+
+
+def _raised(error: BaseException) -> Outcome:
+    inner = error.__traceback__
+    for _ in range(_OWN_FRAMES):
+        inner = inner.tb_next if inner is not None and inner.tb_next is not None else inner
+    text = "".join(traceback.format_exception(type(error), error, inner))
+    detail = "".join(traceback.format_exception_only(error)).strip()
+    try:
+        packed = pickle.dumps(error)
+        pickle.loads(packed)
+    except Exception:  # noqa: BLE001 - pickle raises whatever the exception's own methods raise
+        packed = None
+    return Outcome(OutcomeKind.RAISED, detail=detail, traceback=text, error=packed)
