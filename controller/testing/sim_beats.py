@@ -38,8 +38,8 @@ class Beats:
                 continue
             missed = (now - due) // self._interval_s
             heapq.heapreplace(heap, (due + (missed + 1) * self._interval_s, number, life))
-            for rank, daemon_ok in life.heard_now():
-                if daemon_ok:
-                    beat(life.id, rank)
-                else:
-                    beat(life.id, rank, raylet_ok=False)
+            name, (well, unwell) = life.id, life.heard_now()
+            for rank in well:
+                beat(name, rank)
+            for rank in unwell:
+                beat(name, rank, raylet_ok=False)

@@ -80,9 +80,7 @@ class SimControls:
             node.freezes += 1
             node.frozen = node.frozen or not daemon_only
             self._beats_changed(node)
-            self._timeline.after(
-                self.timings.frozen_death_s, partial(self._still_frozen, node, node.freezes)
-            )
+            self._timeline.after(self.timings.frozen_death_s, partial(self._still_frozen, node, node.freezes))
 
     def thaw_host(self, place: str, worker_id: int) -> None:
         """Let a machine go on; one that is dead in the node table by now ends, as a real one does."""
@@ -113,9 +111,7 @@ class SimControls:
         with self._world():
             self._engine.withdrawn(self._cluster.node(place, worker_id), source)
 
-    def drain_node(
-        self, place: str, worker_id: int, *, deadline_in_s: float | None = None, on: bool = True
-    ) -> None:
+    def drain_node(self, place: str, worker_id: int, *, deadline_in_s: float | None = None, on: bool = True) -> None:
         """Let the node table say that a node is to be drained, or that it is not any more."""
         with self._world():
             node = self._cluster.node(place, worker_id)
@@ -175,9 +171,7 @@ class SimControls:
 
     def reserved(self) -> tuple[str, ...]:
         """Return the names of the places on which something is reserved right now."""
-        return tuple(
-            sorted({place for holding in self.audit().values() for place in holding.places})
-        )
+        return tuple(sorted({place for holding in self.audit().values() for place in holding.places}))
 
     @contextmanager
     def _world(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from sliceform.controller.observed import (
 from sliceform.controller.requests import Assemble, Release, Reserve
 from sliceform.controller.testing.sim_cluster import SimCluster, SimNode
 from sliceform.controller.testing.sim_groups import Placer, SimGroup
-from sliceform.controller.testing.sim_lives import AgentState, SimAgent, SimLife
+from sliceform.controller.testing.sim_lives import AgentState, Heard, SimAgent, SimLife
 from sliceform.controller.testing.sim_processes import Processes
 from sliceform.controller.testing.sim_timeline import Timeline
 from sliceform.states.reasons import Reason
@@ -69,9 +69,7 @@ class Engine:
         elif life.assembled is not None:
             self._told.append(life.assembled)
             for agent in life.agents:
-                self._told.extend(
-                    event for event in (agent.answer, agent.loss) if event is not None
-                )
+                self._told.extend(event for event in (agent.answer, agent.loss) if event is not None)
         elif life.shape.kind != "tpu":
             self._hosts_placed(life)
 
@@ -226,16 +224,14 @@ class Engine:
         if agent.state is not AgentState.UP or agent.loss is not None or life.ending:
             return
         agent.loss = HostLost(life.id, rank, reason, detail)
-        self._timeline.after(
-            self._timeline.timings.detect_s, partial(self._told.append, agent.loss)
-        )
+        self._timeline.after(self._timeline.timings.detect_s, partial(self._told.append, agent.loss))
 
     def _end(self, life: SimLife, *, lost: bool) -> None:
         """Kill what is left of a life and remove its groups: the head after the hosts, or both at once."""
         if life.ending:
             return
         life.ending = True
-        life.beats = ()
+        life.beats = Heard((), ())
         for agent in life.agents:
             agent.state = AgentState.DEAD
         self.processes.kill(life)

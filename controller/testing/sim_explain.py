@@ -20,6 +20,8 @@ def explain(
     """Say why this life is not ready, as far as the cluster knows."""
     if life is not None and life.assembled is not None:
         return tuple(_agents(life))
+    if life is not None and life.reserved is None and any(g.placed for g in life.groups):
+        return (Finding("waiting", "the cluster is placing the reservation"),)
     claimed = life.place if life is not None else cluster.places.get(place or "")
     if claimed is not None:
         found = [*_missing(claimed), *_held(claimed)]
@@ -38,9 +40,7 @@ def explain(
 def _blocked(place: SimPlace, avoid: frozenset[str]) -> Iterator[Finding]:
     avoided = [place.name] if place.name in avoid else [n.id for n in place.nodes if n.id in avoid]
     for subject in avoided:
-        yield Finding(
-            "avoided", f"{subject} was lost or keeps failing and is not used now", subject
-        )
+        yield Finding("avoided", f"{subject} was lost or keeps failing and is not used now", subject)
     yield from _missing(place)
     yield from _held(place)
     if place.head is not None:

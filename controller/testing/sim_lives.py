@@ -36,6 +36,14 @@ class SimHolding(NamedTuple):
     processes: int
 
 
+class Heard(NamedTuple):
+    """Ranks of the hosts of one life whose agents beat."""
+
+    well: tuple[int, ...]
+    #: The node's own daemon stands still.
+    unwell: tuple[int, ...]
+
+
 class AgentState(Enum):
     """Where an agent is between its start and its end."""
 
@@ -99,9 +107,9 @@ class SimLife:
     draining: bool = False
     ending: bool = False
     released: bool = False
-    #: Whether beats of this life are scheduled, and whom they come from: (rank, the daemon is well).
+    #: Whether beats of this life are scheduled, and whom they come from, once that is known.
     beating: bool = False
-    beats: tuple[tuple[int, bool], ...] | None = None
+    beats: Heard | None = None
 
     @property
     def groups(self) -> tuple[SimGroup, ...]:
@@ -112,14 +120,16 @@ class SimLife:
         """Yield its processes that have not ended, started or not."""
         return (process for process in self.processes.values() if process.ended is None)
 
-    def heard_now(self) -> tuple[tuple[int, bool], ...]:
-        """Return the ranks whose agents beat, and whether their node's daemon is well."""
+    def heard_now(self) -> Heard:
+        """Return whose agents beat."""
         if self.beats is None:
-            self.beats = tuple(
-                (rank, not agent.node.daemon_frozen)
+            heard = [
+                (rank, agent.node.daemon_frozen)
                 for rank, agent in enumerate(self.agents)
                 if agent.answers and not agent.node.frozen
-            )
+            ]
+            well = tuple(rank for rank, unwell in heard if not unwell)
+            self.beats = Heard(well, tuple(rank for rank, unwell in heard if unwell))
         return self.beats
 
     def holding(self) -> SimHolding:

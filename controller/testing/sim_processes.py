@@ -34,11 +34,7 @@ class Processes:
     def launch(self, life: SimLife | None, request: Launch) -> None:
         """Start the attempt's process on every host, or say once more what has become of it."""
         if life is None or life.draining or not life.agents:
-            why = (
-                "the slice is being released"
-                if life and life.draining
-                else "the slice has no hosts"
-            )
+            why = "the slice is being released" if life and life.draining else "the slice has no hosts"
             self._told.append(EffectFailed(request.life, Launch.effect, why))
             return
         for rank, agent in enumerate(life.agents):

@@ -85,9 +85,7 @@ class VirtualCluster:
         self._address = ""
         warden = start_warden(self._id, self._directory)
         # Close, interpreter exit and garbage collection all end in this one call.
-        self._finalizer = weakref.finalize(
-            self, destroy, self._id, self._directory, self._hosts, warden, os.getpid()
-        )
+        self._finalizer = weakref.finalize(self, destroy, self._id, self._directory, self._hosts, warden, os.getpid())
         try:
             head = self._launch(
                 "head",
@@ -168,9 +166,7 @@ class VirtualCluster:
         """Start several slices, all hosts of all of them side by side; see `add_slice`."""
         return self._add([(pod_type, None, frozenset()) for pod_type in pod_types], wait=wait)
 
-    def add_hosts(
-        self, count: int, *, gpus: int = 0, cpus: int | None = None, wait: bool = True
-    ) -> list[VirtualHost]:
+    def add_hosts(self, count: int, *, gpus: int = 0, cpus: int | None = None, wait: bool = True) -> list[VirtualHost]:
         """Start plain hosts, with GPUs in name only, side by side.
 
         Raises:

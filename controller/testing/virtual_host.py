@@ -202,8 +202,7 @@ class VirtualHost:
         while self._raylet_state() not in states:
             if time.monotonic() > deadline:
                 raise VirtualClusterError(
-                    f"the raylet of virtual host {self.name} is in state {self._raylet_state()} "
-                    f"after {timeout_s:g} s"
+                    f"the raylet of virtual host {self.name} is in state {self._raylet_state()} after {timeout_s:g} s"
                 )
             time.sleep(_POLL_S)
 

@@ -49,9 +49,7 @@ class HostPlan:
     head: bool = False
 
 
-def head_params(
-    cpus: int, *, directory: Path, system_config: Mapping[str, Any] | None
-) -> dict[str, Any]:
+def head_params(cpus: int, *, directory: Path, system_config: Mapping[str, Any] | None) -> dict[str, Any]:
     """What only the head has: Ray's files in `directory`, no dashboard, no autoscaler."""
     return {
         "num_cpus": cpus,
@@ -117,7 +115,5 @@ def start_order(hosts: int, shuffle: int | None) -> list[int]:
 
 def environment(plan: HostPlan) -> dict[str, str]:
     """All variables of the first process of a host, and thus of all that it starts."""
-    inherited = {
-        name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)
-    }
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     return {**inherited, **plan.env, MARK: plan.mark}

@@ -127,10 +127,7 @@ def _is_marked(pid: int, mark: str) -> bool:
     except OSError:
         return False
     start = f"{MARK}={mark}".encode()
-    return any(
-        entry == start or (mark.endswith("/") and entry.startswith(start))
-        for entry in environ.split(b"\0")
-    )
+    return any(entry == start or (mark.endswith("/") and entry.startswith(start)) for entry in environ.split(b"\0"))
 
 
 def _warden(mark: str, directory: str) -> None:

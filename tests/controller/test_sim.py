@@ -385,15 +385,15 @@ class TestWork:
         world = World()
         world.bring_up("a")
         world.launch("a", lambda: 1)
-        world.go(1.0)
+        started = world.go(1.0)
         world.sim.submit(Stop("a", "run-1/1", 5.0))
         told = world.go(12.0)
         assert [e.outcome.kind for e in told if isinstance(e, ProcessEnded)] == ["stopped"] * 2
         assert len([e for e in told if isinstance(e, ProcessGone)]) == 2
         world.sim.submit(Stop("a", "run-1/1", 5.0))
-        assert sorted(world.go(1.0), key=repr) == sorted(
-            (e for e in world.events if isinstance(e, (ProcessStarted, *_ENDS))), key=repr
-        )[: len(_ENDS) * 2 + 2] or len(world.told(ProcessGone)) == 4
+        again = world.go(1.0)
+        assert [type(e) for e in again] == [ProcessStarted, ProcessEnded, ProcessGone] * 2
+        assert set(map(id, again)) <= set(map(id, told)) | set(map(id, started))
 
     def test_stopped_before_it_starts_never_starts(self) -> None:
         world = World()
@@ -545,7 +545,7 @@ class TestExplain:
 
     def test_waiting(self) -> None:
         world = World(slices=1, place_s=60.0)
-        assert set(self.codes(world)) == {"chips_held"} or set(self.codes(world)) == {"waiting"}
+        assert self.codes(world) == {"waiting": ""}
 
     def test_nothing_is_missing_when_all_agents_answer(self) -> None:
         world = World()
@@ -574,8 +574,8 @@ def test_the_same_seed_tells_the_same_story() -> None:
 
 
 def test_ten_thousand_idle_hosts_cost_little() -> None:
-    """Half a millisecond per poll at one poll a second, and some room for a busy machine."""
-    shape = TpuSlice("v4-80")
+    """About 0.2 ms at five polls a second, most of it the beats; the rest is room for a busy machine."""
+    shape = GpuSlice(10)
 
     class Deaf:
         def post(self, event: Event) -> None: ...
@@ -589,7 +589,7 @@ def test_ten_thousand_idle_hosts_cost_little() -> None:
         sim.submit(Reserve(place, shape))
     clock.advance(5.0)
     for place in sim.places:
-        sim.submit(Assemble(place, shape, place))
+        sim.submit(Assemble(place, shape, None))
     clock.advance(5.0)
     sim.poll()
     began = time.thread_time()

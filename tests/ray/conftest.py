@@ -113,9 +113,7 @@ def no_leaks(leftovers: Callable[[], list[str]]) -> Iterator[None]:
 def _leftovers(cluster: VirtualCluster) -> list[str]:
     groups = ray.util.placement_group_table().values()
     actors = ray_state.actors().values()
-    left = [
-        f"group {group['name']} {group['state']}" for group in groups if group["state"] != "REMOVED"
-    ]
+    left = [f"group {group['name']} {group['state']}" for group in groups if group["state"] != "REMOVED"]
     left += [f"actor {actor['ActorClassName']}" for actor in actors if actor["State"] != "DEAD"]
     for pid in cluster.pids():
         with contextlib.suppress(OSError):

