@@ -131,6 +131,7 @@ def _agent_up(life: Life, event: AgentUp) -> bool:
     if host.agent_node == event.node_id and host.devices == event.devices:
         return False
     host.agent_node, host.devices, host.address = event.node_id, event.devices, event.address
+    host.agent_pid = event.pid
     return True
 
 

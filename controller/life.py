@@ -27,8 +27,8 @@ class Life:
     noted_notice: Notice | None = None
     noted_loss: bool = False
     noted_stuck: bool = False
-    #: Versions at the last sync, and the loop time at which to look again though neither changed.
-    synced: tuple[int, int] = (-1, -1)
+    #: Its version at the last sync, and the loop time at which to look again though it did not change.
+    synced: int = -1
     due: float = 0.0
 
     @classmethod
@@ -39,9 +39,10 @@ class Life:
         view = SliceView(life, tuple(HostView() for _ in range(hosts)))
         return cls(record, view, [0.0] * hosts, [0.0] * hosts, avoided)
 
-    def current(self) -> bool:
-        """Whether nothing changed since the last sync."""
-        return self.synced == (self.record.version, self.view.version)
+    @property
+    def version(self) -> int:
+        """Grows with every change of the record or of the view."""
+        return self.record.version + self.view.version
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,7 +107,7 @@ class Reconciler:
         """Return what the next tick would commit, as far as it is known now, without doing any of it."""
         fleet = self.fleet
         lives = {name: _copy(life) for name, life in fleet.picture.lives.items()}
-        limits = fleet.limits(silence_held=self._silence_held(lives.values()))
+        limits = fleet.limits(silence_held=self._silence_held(lives.values(), lives.values()))
         picture = copy.copy(fleet.picture)
         picture.lives = lives
         facts: list[Step] = []
@@ -181,15 +181,15 @@ class Reconciler:
         """Commit the facts; return the loop time at which time alone may bring more."""
         fleet, picture = self.fleet, self.fleet.picture
         now = picture.now
-        stale = [life for life in picture.lives.values() if life.due <= now or not life.current()]
-        limits = fleet.limits(silence_held=bool(stale) and self._silence_held(picture.lives.values()))
+        stale = [life for life in picture.lives.values() if life.due <= now or life.synced != life.version]
+        limits = fleet.limits(silence_held=self._silence_held(stale, picture.lives.values()))
         for _ in range(_MAX_PASSES):
             if not stale:
                 break
             moved = []
             for life in stale:
                 steps = sync(life, now, limits)
-                life.synced = (life.record.version, life.view.version)
+                life.synced = life.version
                 for step in steps:
                     commit(fleet, step)
                 if steps:
@@ -200,14 +200,17 @@ class Reconciler:
             stale = [life for life in moved if life.record.state is not None]
         return min((life.due for life in picture.lives.values()), default=FOREVER)
 
-    def _silence_held(self, lives: Iterable[Life]) -> bool:
+    def _silence_held(self, looked_at: Iterable[Life], lives: Iterable[Life]) -> bool:
         """Whether so many slices fell silent together that it is more likely us who cannot hear.
 
-        Slices cut off at the same moment fall silent up to a beat apart, so those about to do so count, too.
+        Slices cut off at the same moment fall silent up to a beat apart, so those about to do so count, too. Whom it
+        concerns is asked first: all others need not be counted when none of those `looked_at` is silent.
         """
         settings = self.fleet.settings
-        soon_s = max(settings.beat_s, settings.effective_silence_s - 1.5 * settings.beat_s)
         now = self.fleet.picture.now
+        if not any(silent_ranks(life, now, settings.effective_silence_s) for life in looked_at):
+            return False
+        soon_s = max(settings.beat_s, settings.effective_silence_s - 1.5 * settings.beat_s)
         heard = [life for life in lives if life.record.state in _HEARD]
         if len(heard) < 2:  # noqa: PLR2004 - "more than half of two or more"
             return False

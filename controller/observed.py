@@ -76,6 +76,8 @@ class AgentUp(NamedTuple):
     address: str
     #: Accelerators that the host offers to the slice.
     devices: int
+    #: Process id of the agent on its host; 0 where there is none.
+    pid: int = 0
 
 
 class AgentFailed(NamedTuple):
@@ -222,6 +224,7 @@ class HostView:
     agent_node: str | None = None
     devices: int = 0
     address: str = ""
+    agent_pid: int = 0
     failed: str | None = None
     lost: Loss | None = None
     notices: dict[str, float | None] | None = None

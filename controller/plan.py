@@ -6,7 +6,7 @@ here; what happened in the world is `sync`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from sliceform.controller.attempts import RunRecord, assign
@@ -51,13 +51,26 @@ class Picture:
 
 def plan(picture: Picture) -> Decision:
     """Return everything that is to be done now, in the order to do it."""
-    steps: list[Step] = list(_stragglers(picture.lives))
-    drains = list(_due_drains(picture))
+    steps: list[Step] = []
+    drains: list[Step] = []
+    live: list[Life] = []
     starts: list[StartAttempt] = []
-    due = _preempted_due(picture)
+    due = FOREVER
+    for life in picture.lives.values():
+        state = life.record.state
+        if state is None:
+            continue
+        if state is SliceState.DRAINING:
+            steps += _stragglers(life)
+            continue
+        if state is SliceState.PREEMPTED:
+            due = min(due, _grace_end(picture, life))
+        drain = _due_drain(picture, life)
+        if drain is not None:
+            drains.append(drain)
+        elif state in LIVE:
+            live.append(life)
     if picture.closing_grace_s is None:
-        leaving = {step.life for step in drains}
-        live = [life for life in picture.lives.values() if life.record.state in LIVE and life.record.id not in leaving]
         target, growth_due = _target(picture, live)
         due = min(due, growth_due)
         if len(live) > target:
@@ -78,19 +91,17 @@ def plan(picture: Picture) -> Decision:
 
 def pauses_growth(picture: Picture) -> bool:
     """Whether idle slices have waited long enough for a larger size and are to go back; see `policy.Growth`."""
-    if picture.blind or picture.growth.paused(picture.now):
+    if len(picture.desired.sizes) == 1 or picture.blind or picture.growth.paused(picture.now):
         return False
     surplus, _ = _idle_surplus(picture, list(picture.lives.values()))
     return surplus > 0 and picture.now - picture.growth.changed_at >= picture.settings.surplus_s
 
 
-def _stragglers(lives: Mapping[str, Life]) -> Iterator[Step]:
+def _stragglers(life: Life) -> Iterator[Step]:
     """Hosts of a slice that drains already, after an `expire`, follow it."""
-    for life in lives.values():
-        record = life.record
-        if record.state is SliceState.DRAINING:
-            reason = record.reason or Reason.OPERATOR
-            yield from _host_drains(life, Step(record.id, None, SliceTrigger.DRAIN, reason, record.detail))
+    record = life.record
+    reason = record.reason or Reason.OPERATOR
+    return _host_drains(life, Step(record.id, None, SliceTrigger.DRAIN, reason, record.detail))
 
 
 def _host_drains(life: Life, step: Step) -> Iterator[Step]:
@@ -99,23 +110,22 @@ def _host_drains(life: Life, step: Step) -> Iterator[Step]:
             yield Step(life.record.id, host.rank, HostTrigger.DRAIN, step.reason, step.detail, life.record.id)
 
 
-def _due_drains(picture: Picture) -> Iterator[Step]:
-    """Slices that have to go, whatever the count: the fleet closes, a person asked, or what preempted them is over."""
-    for life in picture.lives.values():
-        record = life.record
-        if record.state in {None, SliceState.DRAINING}:
-            continue
-        if picture.closing_grace_s is not None:
-            yield Step(record.id, None, SliceTrigger.DRAIN, Reason.CLOSED)
-        elif record.state is SliceState.PREEMPTED:
-            if record.lost or life.noted_loss:
-                yield Step(record.id, None, SliceTrigger.DRAIN, Reason.LOST)
-            elif work_gone(life):
-                yield Step(record.id, None, SliceTrigger.DRAIN, Reason.WORK_GONE)
-            elif picture.now >= _grace_end(picture, life):
-                yield Step(record.id, None, SliceTrigger.DRAIN, Reason.GRACE_OVER)
-        elif life.drain_grace_s is not None:
-            yield Step(record.id, None, SliceTrigger.DRAIN, Reason.OPERATOR)
+def _due_drain(picture: Picture, life: Life) -> Step | None:
+    """Let a slice go, whatever the count: the fleet closes, a person asked, or what preempted it is over."""
+    record = life.record
+    reason = None
+    if picture.closing_grace_s is not None:
+        reason = Reason.CLOSED
+    elif record.state is SliceState.PREEMPTED:
+        if record.lost or life.noted_loss:
+            reason = Reason.LOST
+        elif work_gone(life):
+            reason = Reason.WORK_GONE
+        elif picture.now >= _grace_end(picture, life):
+            reason = Reason.GRACE_OVER
+    elif life.drain_grace_s is not None:
+        reason = Reason.OPERATOR
+    return None if reason is None else Step(record.id, None, SliceTrigger.DRAIN, reason)
 
 
 def work_gone(life: Life) -> bool:
@@ -133,21 +143,15 @@ def _grace_end(picture: Picture, life: Life) -> float:
     return picture.now + deadline - picture.epoch
 
 
-def _preempted_due(picture: Picture) -> float:
-    return min(
-        (_grace_end(picture, life) for life in picture.lives.values() if life.record.state is SliceState.PREEMPTED),
-        default=FOREVER,
-    )
-
-
 def _idle_surplus(picture: Picture, lives: Sequence[Life]) -> tuple[int, int]:
     """Return how many ready slices serve no valid size, and the size that is reached."""
     desired = picture.desired
-    reached = sum(life.record.state in {SliceState.READY, SliceState.RUNNING} for life in lives)
+    states = [life.record.state for life in lives]
+    idle = states.count(SliceState.READY)
+    reached = idle + states.count(SliceState.RUNNING)
     size = desired.valid_size(reached)
     if size in {0, desired.largest}:
         return 0, size
-    idle = sum(life.record.state is SliceState.READY for life in lives)
     return max(0, min(idle, reached - size - desired.spares)), size
 
 

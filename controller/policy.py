@@ -61,11 +61,14 @@ class Places:
     settings: Settings
     avoided: dict[str, Avoided] = field(default_factory=dict)
     strikes: dict[str, int] = field(default_factory=dict)
+    #: `names()` as long as nothing changed: every new slice asks for it.
+    _names: frozenset[str] | None = None
 
     def lost(self, place: str, nodes: frozenset[str], now: float, detail: str) -> None:
         """Keep away from a lost place until its old nodes are seen dead, at most `avoid_lost_s`."""
         if place not in self.avoided:
             self.avoided[place] = Avoided(AvoidCause.LOST, now + self.settings.avoid_lost_s, nodes, detail)
+            self._names = None
 
     def failed(self, place: str, now: float, detail: str) -> bool:
         """Count a slice that could not be made there; return whether the place is now in quarantine."""
@@ -75,6 +78,7 @@ class Places:
         del self.strikes[place]
         until = now + self.settings.quarantine_s
         self.avoided[place] = Avoided(AvoidCause.QUARANTINED, until, frozenset(), detail)
+        self._names = None
         return True
 
     def worked(self, place: str) -> None:
@@ -88,6 +92,7 @@ class Places:
         over = [place for place, avoided in self.avoided.items() if self._over(avoided, now, is_dead)]
         for place in over:
             del self.avoided[place]
+            self._names = None
         return bool(over)
 
     @staticmethod
@@ -100,7 +105,9 @@ class Places:
 
     def names(self) -> frozenset[str]:
         """Return the places to keep away from now."""
-        return frozenset(self.avoided)
+        if self._names is None:
+            self._names = frozenset(self.avoided)
+        return self._names
 
     @property
     def due(self) -> float:

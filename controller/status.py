@@ -20,6 +20,8 @@ class HostStatus(NamedTuple):
     address: str
     #: Accelerators that it showed.
     devices: int
+    #: Process id of its agent; 0 until it answered.
+    agent_pid: int
     reason: str
     detail: str
 
@@ -135,6 +137,7 @@ def slice_status(life: Life, loop_to_epoch: float) -> SliceStatus:
             host.node_id,
             seen.address,
             seen.devices,
+            seen.agent_pid,
             host.reason or "",
             host.detail,
         )

@@ -22,7 +22,8 @@ class StatusBoard:
         """Start with an empty fleet."""
         self._fleet = fleet
         self._label = label
-        self._rows: dict[str, tuple[tuple[int, int], SliceStatus]] = {}
+        #: By slice id, in the order of the lives: the version that a row shows, and the row.
+        self._rows: dict[str, tuple[int, SliceStatus]] = {}
         self._ended: dict[str, RunStatus] = {}
         self._shown: tuple[int, ...] = ()
         #: Told after every publication.
@@ -33,16 +34,12 @@ class StatusBoard:
         """Make what the last tick left visible, and wake those who wait for it."""
         picture = self._fleet.picture
         to_epoch = picture.epoch - picture.now
-        rows = {}
-        changed = len(self._rows) != len(picture.lives)
-        for life in picture.lives.values():
-            version = (life.record.version, life.view.version)
-            known = self._rows.get(life.record.id)
-            if known is None or known[0] != version:
-                known = (version, slice_status(life, to_epoch))
-                changed = True
-            rows[life.record.id] = known
-        self._rows = rows
+        rows = self._rows
+        changed = [life for name, life in picture.lives.items() if name not in rows or rows[name][0] != life.version]
+        for life in changed:
+            rows[life.record.id] = (life.version, slice_status(life, to_epoch))
+        if len(rows) != len(picture.lives):
+            self._rows = rows = {name: rows[name] for name in picture.lives}
         shown = (self._fleet.history.last_seq, len(picture.runs), picture.desired.generation, bool(self._fleet.blind))
         if changed or shown != self._shown or picture.runs:
             self._shown = shown

@@ -39,7 +39,3 @@ class FakeClock:
     def sleep(self, seconds: float) -> None:
         """Let the time pass without waiting for it."""
         self.advance(seconds)
-
-    def sleep(self, seconds: float) -> None:
-        """Let time pass, at once."""
-        self.advance(max(0.0, seconds))

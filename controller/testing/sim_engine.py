@@ -236,13 +236,16 @@ class Engine:
             agent.state = AgentState.DEAD
         self.processes.kill(life)
         delay = self._timeline.timings.remove_s
-        first = () if life.hosts is None else (life.hosts,)
-        last = () if life.head is None else (life.head,)
-        if lost or not first:
-            self._timeline.after(delay, partial(self._removed, life, (*first, *last)))
+        hosts, head = life.hosts, life.head
+        if lost or hosts is None or head is None:
+            self._timeline.after(delay, partial(self._removed, life, life.groups))
         else:
-            self._timeline.after(delay, partial(self._remove, first))
-            self._timeline.after(delay * (1 + bool(last)), partial(self._removed, life, last))
+            self._timeline.after(delay, partial(self._hosts_removed, life, hosts, head))
+
+    def _hosts_removed(self, life: SimLife, hosts: SimGroup, head: SimGroup) -> None:
+        self._remove((hosts,))
+        delay = self._timeline.timings.remove_s
+        self._timeline.after(delay, partial(self._removed, life, (head,)))
 
     def _remove(self, groups: tuple[SimGroup, ...]) -> None:
         for group in groups:

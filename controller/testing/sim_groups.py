@@ -126,7 +126,7 @@ class Placer:
 
     def _find_head(self, group: SimGroup) -> dict[int, SimNode] | None:
         assert isinstance(group.shape, TpuSlice)
-        for place in self._heads:
+        for place in self._timeline.by_whim(self._heads):
             if (
                 place.pod_type == group.shape.pod_type
                 and place.name not in group.avoid
@@ -148,7 +148,7 @@ class Placer:
         wanted = [rank for rank, node in enumerate(group.bundles) if node is None]
         taken = set(group.bundles) if exclusive else set()
         found: dict[int, SimNode] = {}
-        for node in self._rooms:
+        for node in self._timeline.by_whim(self._rooms):
             if node.id in group.avoid or node in taken or not node.placeable:
                 continue
             if node.place.held_by is not None or node.place.shape.kind != group.shape.kind:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
+from typing import TypeVar
 
 from sliceform.controller.testing.sim_timings import SimTimings
 
 Action = Callable[[], None]
+T = TypeVar("T")
 
 
 class Timeline:
@@ -35,6 +37,14 @@ class Timeline:
         if delay_s and self.timings.jitter:
             delay_s *= 1.0 + self.timings.jitter * self._rng.uniform(-1.0, 1.0)
         heapq.heappush(self._heap, (self.now + delay_s, next(self._count), action))
+
+    def by_whim(self, things: Iterable[T]) -> Iterable[T]:
+        """Return things in their order or, as often as the world's whim has it, in any order."""
+        if not self.timings.whim or self._rng.random() >= self.timings.whim:
+            return things
+        shuffled = list(things)
+        self._rng.shuffle(shuffled)
+        return shuffled
 
     def run_until(self, now: float) -> None:
         """Let all happen that is due; does nothing when called by something that is just happening."""

@@ -1,4 +1,4 @@
-"""How long things take in a simulated cluster."""
+"""How long things take in a simulated cluster, and what it leaves to chance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class SimTimings:
-    """Delays of a `SimBackend`, all in seconds."""
+    """Delays of a `SimBackend`, in seconds unless said otherwise."""
 
     #: A reservation that fits is placed.
     place_s: float = 0.5
@@ -39,6 +39,8 @@ class SimTimings:
     beat_s: float = 0.0
     #: Every delay varies by up to this part of it, drawn from the seed.
     jitter: float = 0.0
+    #: How often, from 0.0 to 1.0, the cluster takes any free place instead of the one that has been free for longest.
+    whim: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuse what is not a time."""
@@ -47,3 +49,5 @@ class SimTimings:
                 raise ValueError(f"{field.name} must be 0 or more")
         if self.jitter >= 1:
             raise ValueError("jitter is a part of each delay: it must be less than 1")
+        if self.whim > 1:
+            raise ValueError("whim is a probability: it must be 1 or less")

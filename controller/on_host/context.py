@@ -1,0 +1,107 @@
+"""What the user's function can ask inside a run: who it is, with whom it runs, and whether it should stop."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from sliceform.controller.on_host.channel import Channel
+
+#: How old an answer of `should_stop` may be, seconds.
+_FRESH_S = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class HostContext:
+    """One host's place in a run."""
+
+    #: `slice_rank * hosts_per_slice + host_rank`, below `world_size`.
+    rank: int
+    world_size: int
+    slice_rank: int
+    num_slices: int
+    #: Bundle index; on TPU the TPU worker id.
+    host_rank: int
+    hosts_per_slice: int
+    slice_id: str
+    run_id: str
+    #: Counted from 1.
+    attempt: int
+    #: Why the attempt before this one ended; None for the first.
+    previous: str | None
+    #: `address:port` on rank 0's host, free when the attempt began.
+    coordinator_address: str
+    _signal: StopSignal
+
+    def should_stop(self) -> bool:
+        """Whether the work should checkpoint and stop; cheap enough for every step."""
+        return self._signal.read()[0]
+
+    @property
+    def deadline(self) -> float | None:
+        """By when it should have stopped, epoch seconds; None when it need not, or no deadline is known."""
+        return self._signal.read()[1]
+
+
+class StopSignal:
+    """Reads the stop file of a channel, at most every so often."""
+
+    def __init__(self, channel: Channel) -> None:
+        """Start with nothing read."""
+        self._channel = channel
+        self._read_at = float("-inf")
+        self._last: tuple[bool, float | None] = (False, None)
+
+    def read(self) -> tuple[bool, float | None]:
+        """Return whether to stop, and the deadline."""
+        now = time.monotonic()
+        if now - self._read_at >= _FRESH_S:
+            self._last = self._channel.asked_to_stop()
+            self._read_at = now
+        return self._last
+
+
+_current: HostContext | None = None
+_jax_up = False
+
+
+def enter(context: HostContext) -> None:
+    """Make it what `host_context` returns in this process."""
+    global _current  # noqa: PLW0603 - one run per process
+    _current = context
+
+
+def host_context() -> HostContext:
+    """Return this host's place in the run.
+
+    Raises:
+        RuntimeError: it was not called inside a function that a fleet runs.
+
+    """
+    if _current is None:
+        raise RuntimeError(
+            "host_context() works inside a function run by SliceController.submit or .run; here is no run"
+        )
+    return _current
+
+
+def initialize_jax(**options: Any) -> None:
+    """Join all hosts of the run into one `jax.distributed` world; call it before any other use of jax.
+
+    `options` go to `jax.distributed.initialize`. With one host there is nothing to join. The world is shut down after
+    the function returns.
+    """
+    global _jax_up  # noqa: PLW0603 - one world per process
+    context = host_context()
+    if _jax_up or context.world_size == 1:
+        return
+    import jax
+
+    jax.distributed.initialize(
+        coordinator_address=context.coordinator_address,
+        num_processes=context.world_size,
+        process_id=context.rank,
+        **options,
+    )
+    _jax_up = True

@@ -1,0 +1,295 @@
+"""The worlds that the contract suite runs in: the simulated cluster, and real Ray on virtual hosts."""
+
+import contextlib
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sliceform.controller.backend import Backend, FleetIdentity
+from sliceform.controller.observed import AgentUp, Assembled, Event, NodesSeen, Released, Reserved
+from sliceform.controller.requests import (
+    Assemble,
+    AttemptSpec,
+    Launch,
+    Release,
+    Request,
+    Reserve,
+)
+from sliceform.controller.settings import Settings
+from sliceform.controller.spec import SliceShape, TpuSlice
+from sliceform.controller.testing import FakeClock, SimBackend
+
+SHAPE = TpuSlice("v4-16")
+#: What a cluster has at first: two slices of two hosts.
+SLICES = 2
+
+
+class Harness(ABC):
+    """A backend with a sink that keeps everything, and a hand on the cluster behind it."""
+
+    #: How long one thing may take to happen, seconds of the world's time.
+    patience_s = 30.0
+
+    def __init__(self, backend: Backend) -> None:
+        self.shape: SliceShape = SHAPE
+        self.backend = backend
+        self.events: list[Event] = []
+        self.beats: set[tuple[str, int]] = set()
+        self.lives: set[str] = set()
+        settings = Settings(nodes_every_s=0.3, beat_s=0.5)
+        self.backend.open(FleetIdentity(None, "contract", f"c{id(self):x}", SHAPE, settings), self)
+
+    # The sink.
+
+    def post(self, event: Event) -> None:
+        self.events.append(event)
+
+    def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
+        if raylet_ok:
+            self.beats.add((life, rank))
+
+    # The cluster.
+
+    @property
+    @abstractmethod
+    def places(self) -> list[str]:
+        """Names of the slices that are whole."""
+
+    @abstractmethod
+    def add_slice(self, *, missing: tuple[int, ...] = ()) -> str: ...
+
+    @abstractmethod
+    def kill_host(self, place: str, worker_id: int) -> None: ...
+
+    @abstractmethod
+    def hold(self, place: str, name: str) -> contextlib.AbstractContextManager[None]:
+        """Let another placement group of that name hold the chips of a slice."""
+
+    @abstractmethod
+    def node_id(self, place: str, worker_id: int) -> str: ...
+
+    @abstractmethod
+    def busy(self, seconds: float) -> Callable[[], Any]:
+        """Return a function that takes so long, where functions take any time at all."""
+
+    @abstractmethod
+    def pass_time(self) -> None:
+        """Let a little time go by."""
+
+    @abstractmethod
+    def now(self) -> float: ...
+
+    # What tests say.
+
+    def submit(self, request: Request) -> None:
+        self.lives.add(request.life)
+        self.backend.submit(request)
+
+    def told(self, *kinds: type, life: str | None = None) -> list[Any]:
+        return [
+            event
+            for event in list(self.events)
+            if isinstance(event, kinds) and (life is None or getattr(event, "life", None) == life)
+        ]
+
+    def until(self, condition: Callable[[], Any], patience_s: float | None = None) -> Any:
+        """Wait until something is true, and return it."""
+        end = self.now() + (patience_s or self.patience_s)
+        while True:
+            self.backend.poll()
+            if found := condition():
+                return found
+            assert self.now() < end, f"not in time; told: {self.events[-12:]}"
+            self.pass_time()
+
+    def wait_for(self, *kinds: type, life: str, count: int = 1) -> list[Any]:
+        """Wait until so many events of these kinds have been told of a life, and return them."""
+
+        def enough() -> list[Any]:
+            found = self.told(*kinds, life=life)
+            return found if len(found) >= count else []
+
+        found: list[Any] = self.until(enough)
+        return found
+
+    def quiet(self, seconds: float, condition: Callable[[], Any]) -> None:
+        """Let time go by and see that something does not come true."""
+        end = self.now() + seconds
+        while self.now() < end:
+            self.backend.poll()
+            assert not condition()
+            self.pass_time()
+
+    def reserve(self, life: str, *, avoid: frozenset[str] = frozenset()) -> Reserved:
+        self.submit(Reserve(life, self.shape, avoid))
+        found: Reserved = self.wait_for(Reserved, life=life)[0]
+        return found
+
+    def bring_up(self, life: str, *, avoid: frozenset[str] = frozenset()) -> Assembled:
+        reserved = self.reserve(life, avoid=avoid)
+        self.submit(Assemble(life, self.shape, reserved.place))
+        self.wait_for(AgentUp, life=life, count=self.shape.hosts)
+        found: Assembled = self.wait_for(Assembled, life=life)[0]
+        return found
+
+    def launch(self, *lives: str, fn: Callable[..., Any], key: str = "run-1/1") -> None:
+        work = self.backend.pack(fn, (), {})
+        spec = AttemptSpec(key, "run-1", 1, lives, self.shape.hosts, work)
+        for slice_rank, life in enumerate(lives):
+            self.submit(Launch(life, self.shape, spec, slice_rank))
+
+    def release(self, *lives: str, lost: bool = False) -> None:
+        for life in lives:
+            self.submit(Release(life, 0.0, lost))
+        for life in lives:
+            self.wait_for(Released, life=life)
+            self.backend.forget(life)
+
+    def nodes(self) -> NodesSeen:
+        found: NodesSeen = self.until(lambda: self.told(NodesSeen))[-1]
+        return found
+
+    def close(self) -> None:
+        left = [life for life in self.lives if not self.told(Released, life=life)]
+        self.release(*left, lost=True)
+        self.backend.close()
+        self.backend.close()
+
+
+class SimHarness(Harness):
+    """The simulated cluster."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.sim = SimBackend(SHAPE, SLICES, clock=self.clock, work_s=1.0)
+        super().__init__(self.sim)
+
+    @property
+    def places(self) -> list[str]:
+        return [place for place in self.sim.places if self.sim.intact(place)]
+
+    def add_slice(self, *, missing: tuple[int, ...] = ()) -> str:
+        place = self.sim.add_slice()
+        for worker_id in missing:
+            self.sim.kill_host(place, worker_id)
+        return place
+
+    def kill_host(self, place: str, worker_id: int) -> None:
+        self.sim.kill_host(place, worker_id)
+
+    @contextlib.contextmanager
+    def hold(self, place: str, name: str) -> Iterator[None]:
+        self.sim.hold(place, by=name)
+        yield
+        self.sim.let_go(place)
+
+    def node_id(self, place: str, worker_id: int) -> str:
+        return self.sim.node_id(place, worker_id)
+
+    def busy(self, seconds: float) -> Callable[[], Any]:
+        return lambda: "done"
+
+    def pass_time(self) -> None:
+        self.clock.advance(0.05)
+
+    def now(self) -> float:
+        return self.clock.monotonic()
+
+    def close(self) -> None:
+        super().close()
+        assert self.sim.left_at_close == {}
+
+
+class RayHarness(Harness):
+    """Ray, on a virtual cluster that the tests share."""
+
+    def __init__(self, cluster: Any) -> None:
+        from sliceform.controller.ray_backend import RayBackend
+
+        self.cluster = cluster
+        super().__init__(RayBackend())
+
+    @property
+    def places(self) -> list[str]:
+        return [s.name for s in self.cluster.slices if self._whole(s)]
+
+    def add_slice(self, *, missing: tuple[int, ...] = ()) -> str:
+        name: str = self.cluster.add_slice("v4-16", missing=missing).name
+        return name
+
+    def kill_host(self, place: str, worker_id: int) -> None:
+        self.cluster.kill_host(self._host(place, worker_id))
+
+    @contextlib.contextmanager
+    def hold(self, place: str, name: str) -> Iterator[None]:
+        import ray
+        from ray.util.placement_group import placement_group, remove_placement_group
+
+        labels = {"ray.io/tpu-slice-name": place}
+        group = placement_group(
+            [{"TPU": 4}] * 2,
+            strategy="STRICT_SPREAD",
+            name=name,
+            bundle_label_selector=[labels] * 2,
+        )
+        ray.get(group.ready(), timeout=30)
+        yield
+        remove_placement_group(group)
+
+    def node_id(self, place: str, worker_id: int) -> str:
+        found: str = self._host(place, worker_id).node_id
+        return found
+
+    def busy(self, seconds: float) -> Callable[[], Any]:
+        def sleep() -> str:
+            import time
+
+            time.sleep(seconds)
+            return "done"
+
+        return sleep
+
+    def pass_time(self) -> None:
+        time.sleep(0.02)
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def _host(self, place: str, worker_id: int) -> Any:
+        (found,) = [s for s in self.cluster.slices if s.name == place]
+        return next(host for host in found.hosts if host.worker_id == worker_id)
+
+    @staticmethod
+    def _whole(slice_: Any) -> bool:
+        return len(slice_.hosts) == SHAPE.hosts and all(host.alive for host in slice_.hosts)
+
+
+@pytest.fixture(scope="module")
+def ray_cluster() -> Iterator[Any]:
+    """Virtual hosts that this process is connected to; started only if a test asks for them."""
+    import ray
+
+    from sliceform.controller.testing import VirtualCluster
+
+    with VirtualCluster() as cluster:
+        cluster.add_slices(["v4-16"] * SLICES)
+        ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            yield cluster
+        finally:
+            ray.shutdown()
+
+
+@pytest.fixture(params=["sim", pytest.param("ray", marks=pytest.mark.ray)])
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    """A backend that is open, and that has to be left with nothing reserved."""
+    if request.param == "sim":
+        made: Harness = SimHarness()
+    else:
+        made = RayHarness(request.getfixturevalue("ray_cluster"))
+    yield made
+    made.close()

@@ -1,0 +1,262 @@
+"""What every backend does: one suite for the simulated cluster and for Ray, so that they cannot drift apart.
+
+Tests that destroy a host add a slice of their own, and keep to it by avoiding all others.
+"""
+
+from typing import Any
+
+import pytest
+
+from sliceform.controller.observed import (
+    AgentUp,
+    Assembled,
+    HostLost,
+    NodesSeen,
+    OutcomeKind,
+    ProcessEnded,
+    ProcessGone,
+    ProcessStarted,
+    Released,
+    Reserved,
+)
+from sliceform.controller.requests import Assemble, Notify, Release, Reserve, Stop
+from sliceform.controller.spec import TpuSlice
+
+#: `conftest.Harness`, which cannot be imported from here.
+Harness = Any
+
+
+def codes(harness: Harness, life: str, code: str, avoid: frozenset[str] = frozenset()) -> set[str]:
+    """Wait until this code is among the findings; return what it is said about."""
+
+    def found() -> set[str]:
+        findings = harness.backend.explain(life, None, avoid)
+        return {finding.subject for finding in findings if finding.code == code}
+
+    subjects: set[str] = harness.until(found)
+    return subjects
+
+
+class TestLife:
+    def test_of_a_slice_from_reservation_to_release(self, harness: Harness) -> None:
+        reserved = harness.reserve("a")
+        assert reserved.place in harness.places
+        assert reserved.nodes == (harness.node_id(reserved.place, 0),)
+        harness.submit(Assemble("a", harness.shape, reserved.place))
+        agents = harness.wait_for(AgentUp, life="a", count=2)
+        (assembled,) = harness.wait_for(Assembled, life="a")
+        assert assembled.nodes == tuple(harness.node_id(reserved.place, i) for i in range(2))
+        assert {(e.rank, e.node_id, e.devices) for e in agents} == {
+            (rank, node, 4) for rank, node in enumerate(assembled.nodes)
+        }
+        assert all(e.address for e in agents)
+        harness.until(lambda: {("a", 0), ("a", 1)} <= harness.beats)
+        harness.release("a")
+
+    def test_is_told_once_more_when_asked_once_more(self, harness: Harness) -> None:
+        assembled = harness.bring_up("a")
+        (reserved,) = harness.told(Reserved)
+        harness.submit(Reserve("a", harness.shape))
+        assert harness.wait_for(Reserved, life="a", count=2) == [reserved] * 2
+        harness.submit(Assemble("a", harness.shape, reserved.place))
+        assert harness.wait_for(Assembled, life="a", count=2)[1] == assembled
+        agents = harness.wait_for(AgentUp, life="a", count=4)
+        assert set(agents[:2]) == set(agents[2:])
+        harness.release("a")
+
+    def test_never_shares_its_place(self, harness: Harness) -> None:
+        first, second = harness.reserve("a"), harness.reserve("b")
+        assert first.place != second.place
+        harness.submit(Reserve("c", harness.shape, frozenset(harness.places[2:])))
+        harness.quiet(1.0, lambda: harness.told(Reserved, life="c"))
+        harness.release("a")
+        (third,) = harness.wait_for(Reserved, life="c")
+        assert third.place == first.place
+        harness.release("b", "c")
+
+    def test_keeps_away_from_what_is_to_be_avoided(self, harness: Harness) -> None:
+        first, *others = harness.places
+        for life in ("a", "b"):
+            assert harness.reserve(life, avoid=frozenset(others)).place == first
+            harness.release(life)
+        assert harness.reserve("c", avoid=frozenset({first})).place in others
+        harness.release("c")
+
+    def test_can_end_before_it_is_placed(self, harness: Harness) -> None:
+        harness.submit(Reserve("a", harness.shape, frozenset(harness.places)))
+        harness.quiet(0.3, lambda: harness.told(Reserved))
+        harness.release("a")
+
+    def test_that_never_was_is_released_as_often_as_asked(self, harness: Harness) -> None:
+        harness.submit(Release("a", 0.0))
+        harness.submit(Release("a", 0.0))
+        harness.wait_for(Released, life="a", count=2)
+
+
+class TestNodeTable:
+    def test_is_read_again_and_again(self, harness: Harness) -> None:
+        harness.until(lambda: len(harness.told(NodesSeen)) >= 3)
+        first, *later = harness.told(NodesSeen)
+        assert first.changed == set(first.nodes)
+        assert all(not read.changed for read in later)
+
+    def test_says_which_host_of_which_slice_a_node_is(self, harness: Harness) -> None:
+        rows = harness.nodes().nodes
+        for place in harness.places:
+            for worker_id in range(2):
+                row = rows[harness.node_id(place, worker_id)]
+                assert row.alive
+                assert (row.place, row.worker_id, row.pod_type) == (place, worker_id, "v4-16")
+
+
+class TestLoss:
+    def test_of_a_host_is_told_and_its_groups_can_be_removed(self, harness: Harness) -> None:
+        others = frozenset(harness.places)
+        place = harness.add_slice()
+        harness.bring_up("a", avoid=others)
+        node = harness.node_id(place, 1)
+        harness.kill_host(place, 1)
+
+        def known() -> bool:
+            lost = [event.rank for event in harness.told(HostLost, life="a")]
+            rows = [read.nodes.get(node) for read in harness.told(NodesSeen)[-1:]]
+            return lost == [1] or any(row is not None and not row.alive for row in rows)
+
+        harness.until(known)
+        harness.until(lambda: not harness.nodes().nodes[node].alive)
+        harness.release("a", lost=True)
+        assert all(event.rank == 1 for event in harness.told(HostLost, life="a"))
+
+    def test_of_a_host_ends_its_process_and_no_other(self, harness: Harness) -> None:
+        others = frozenset(harness.places)
+        place = harness.add_slice()
+        harness.bring_up("a", avoid=others)
+        harness.launch("a", fn=harness.busy(3.0))
+        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.kill_host(place, 1)
+        ended = harness.wait_for(ProcessEnded, life="a", count=2)
+        assert {e.rank: e.outcome.kind for e in ended} == {
+            0: OutcomeKind.RETURNED,
+            1: OutcomeKind.LOST,
+        }
+        harness.release("a", lost=True)
+
+
+class TestWork:
+    def test_returns_its_values_by_rank(self, harness: Harness) -> None:
+        def where() -> tuple[int, ...]:
+            from sliceform.controller import host_context
+
+            here = host_context()
+            return (here.rank, here.world_size, here.slice_rank, here.num_slices, here.host_rank)
+
+        harness.bring_up("a")
+        harness.bring_up("b")
+        harness.launch("a", "b", fn=where)
+        for slice_rank, life in enumerate(("a", "b")):
+            ended = harness.wait_for(ProcessEnded, life=life, count=2)
+            values = {e.rank: e.outcome.load() for e in ended}
+            ranks = range(2)
+            assert values == {r: (2 * slice_rank + r, 4, slice_rank, 2, r) for r in ranks}
+            assert {e.rank for e in harness.wait_for(ProcessStarted, life=life, count=2)} == {0, 1}
+            gone = harness.wait_for(ProcessGone, life=life, count=2)
+            assert {(e.rank, e.attempt) for e in gone} == {(0, "run-1/1"), (1, "run-1/1")}
+        harness.release("a", "b")
+
+    def test_that_raises_gives_the_users_traceback(self, harness: Harness) -> None:
+        def fail_on_purpose() -> None:
+            raise KeyError("what was looked for")
+
+        harness.bring_up("a")
+        harness.launch("a", fn=fail_on_purpose)
+        for event in harness.wait_for(ProcessEnded, life="a", count=2):
+            assert event.outcome.kind is OutcomeKind.RAISED
+            assert "in fail_on_purpose" in event.outcome.traceback
+            assert "what was looked for" in event.outcome.detail
+        harness.wait_for(ProcessGone, life="a", count=2)
+        harness.release("a")
+
+    def test_is_stopped_when_asked(self, harness: Harness) -> None:
+        harness.bring_up("a")
+        harness.launch("a", fn=harness.busy(600.0))
+        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.submit(Notify("a", "run-1/1", None))
+        harness.submit(Stop("a", "run-1/1", 0.1))
+        ended = harness.wait_for(ProcessEnded, life="a", count=2)
+        assert {e.outcome.kind for e in ended} == {OutcomeKind.STOPPED}
+        harness.wait_for(ProcessGone, life="a", count=2)
+        before = len(harness.told(ProcessGone))
+        harness.submit(Stop("a", "run-1/1", 0.1))
+        harness.until(lambda: len(harness.told(ProcessGone)) >= before + 2)
+        harness.release("a")
+
+    def test_runs_once_however_often_it_is_launched(self, harness: Harness) -> None:
+        def who() -> float:
+            import time
+
+            return time.perf_counter()
+
+        harness.bring_up("a")
+        harness.launch("a", fn=who)
+        first = harness.wait_for(ProcessEnded, life="a", count=2)
+        values = {e.rank: e.outcome.load() for e in first}
+        harness.launch("a", fn=who)
+        again = harness.wait_for(ProcessEnded, life="a", count=4)
+        assert {e.rank: e.outcome.load() for e in again[2:]} == values
+        harness.release("a")
+
+    def test_that_still_runs_ends_with_its_slice(self, harness: Harness) -> None:
+        harness.bring_up("a")
+        harness.launch("a", fn=harness.busy(600.0))
+        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.release("a", lost=True)
+
+
+class TestExplain:
+    def test_no_such_pod_type(self, harness: Harness) -> None:
+        harness.shape = TpuSlice("v5p-16")
+        harness.submit(Reserve("a", harness.shape))
+        assert codes(harness, "a", "no_such_pod_type") == {"v5p-16"}
+        harness.release("a")
+
+    def test_chips_held_by_another_group(self, harness: Harness) -> None:
+        first, *others = harness.places
+        avoid = frozenset(others)
+        with harness.hold(first, "somebody-elses"):
+            harness.submit(Reserve("a", harness.shape, avoid))
+            harness.submit(Assemble("a", harness.shape, first))
+            assert "somebody-elses" in codes(harness, "a", "chips_held", avoid)
+            harness.release("a")
+
+    def test_host_missing(self, harness: Harness) -> None:
+        others = frozenset(harness.places)
+        harness.add_slice(missing=(1,))
+        reserved = harness.reserve("a", avoid=others)
+        harness.submit(Assemble("a", harness.shape, reserved.place))
+        assert codes(harness, "a", "host_missing", others) == {"1"}
+        harness.release("a")
+
+    def test_avoided(self, harness: Harness) -> None:
+        avoid = frozenset(harness.places)
+        harness.submit(Reserve("a", harness.shape, avoid))
+        assert avoid <= codes(harness, "a", "avoided", avoid)
+        harness.release("a")
+
+    def test_nothing_is_said_of_a_slice_that_is_ready(self, harness: Harness) -> None:
+        harness.bring_up("a")
+        assert harness.until(lambda: harness.backend.explain("a", None, frozenset()) == ())
+        harness.release("a")
+
+
+def test_work_that_cannot_travel_is_refused_where_it_has_to(harness: Harness) -> None:
+    """Only what is really sent has to be pickled; the simulated cluster sends nothing."""
+    import threading
+
+    from sliceform.controller.errors import UnpicklableFunctionError
+    from sliceform.controller.testing import SimBackend
+
+    if isinstance(harness.backend, SimBackend):
+        assert harness.backend.pack(print, (threading.Lock(),), {}).fn is print
+        return
+    with pytest.raises(UnpicklableFunctionError, match="argument"):
+        harness.backend.pack(print, (threading.Lock(),), {})

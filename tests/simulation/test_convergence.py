@@ -1,0 +1,350 @@
+"""Whatever happens to a fleet, the invariants hold; and once it stops happening, the fleet converges.
+
+A machine of hypothesis throws everything at a controller on a simulated cluster: people who scale and drain, hosts
+that die, freeze and get notice, answers that come late, twice or never, and a node table that cannot be read.
+"""
+
+import os
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from sliceform.controller.api import SliceController
+from sliceform.controller.run import Run
+from sliceform.controller.settings import Settings
+from sliceform.controller.spec import GpuSlice, SliceShape, TpuSlice
+from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend
+from sliceform.states import Change, Reason, check_records, replay
+
+#: Once faults have stopped, the fleet has converged after at most so many ticks, one a second. The longest wait is for
+#: an answer that was lost: what is asked for again every 30 s at first, and every 300 s after some tries.
+TICKS_TO_CONVERGE = 900
+
+#: By default the same examples every time; `SLICEFORM_TEST_EXAMPLES=5000` looks for new ones.
+SEARCH = int(os.environ.get("SLICEFORM_TEST_EXAMPLES", "0"))
+EXAMPLES = SEARCH or 250
+
+SETTINGS = Settings(
+    pending_s=90.0,
+    placed_s=60.0,
+    settle_s=5.0,
+    surplus_s=20.0,
+    avoid_lost_s=30.0,
+    quarantine_s=60.0,
+    backoff_max_s=10.0,
+    drain_grace_s=5.0,
+    verdict_s=5.0,
+    history_limit=1_000_000,
+)
+TIMINGS = {"frozen_death_s": 25.0, "work_s": 6.0, "jitter": 0.3, "whim": 0.5}
+
+#: Causes of a step that takes something away which need no look at the whole node table: somebody
+#: said so (the host, its agent, its process, the cluster of this one group), a person asked, or it
+#: follows from an earlier such step.
+DIRECT = frozenset(
+    {
+        Reason.AGENT_DIED,
+        Reason.AGENT_FAILED,
+        Reason.CLOSED,
+        Reason.GRACE_OVER,
+        Reason.GROUP_LOST,
+        Reason.HOST_LOST_TOGETHER,
+        Reason.LOST,
+        Reason.NODE_DIED,
+        Reason.OPERATOR,
+        Reason.PLACE_AVOIDED,
+        Reason.PLACE_REFUSED,
+        Reason.PREEMPTION_NOTICE,
+        Reason.PROCESS_LOST,
+        Reason.WORK_GONE,
+        Reason.WRONG_DEVICES,
+        Reason.WRONG_NODE,
+    }
+)
+DESTRUCTIVE = frozenset({"preempt", "expire", "drain"})
+
+chances = st.sampled_from([0.0, 0.1, 0.4])
+picks = st.integers(min_value=0, max_value=100)
+spans = st.sampled_from([0.1, 0.5, 1.0, 1.0, 2.0])
+sizes = st.one_of(
+    st.integers(1, 4),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3).map(lambda values: sorted(set(values))),
+)
+
+
+class FleetMachine(RuleBasedStateMachine):
+    """One fleet, one cluster, and everything that can happen to them."""
+
+    shape: SliceShape = TpuSlice("v4-16")
+
+    @initialize(seed=st.integers(0, 1_000_000), wanted=sizes, spares=st.integers(0, 1), places=st.integers(1, 4))
+    def begin(self, seed: int, wanted: Any, spares: int, places: int) -> None:
+        self.clock = FakeClock()
+        self.sim = SimBackend(self.shape, places, clock=self.clock, seed=seed, **TIMINGS)
+        self.faulty = FaultyBackend(self.sim, seed)
+        self.fleet = SliceController(
+            self.shape,
+            wanted,
+            spares=spares,
+            settings=SETTINGS,
+            backend=self.faulty,
+            clock=self.clock,
+        )
+        self.runs: list[Run] = []
+        self.checked = 0
+        self.states: dict[str, str] = {}
+        self.tick()
+
+    # Time.
+
+    @rule(span=spans, ticks=st.integers(1, 8))
+    def time_passes(self, span: float, ticks: int) -> None:
+        for _ in range(ticks):
+            self.clock.advance(span)
+            self.tick()
+
+    @rule(seconds=st.sampled_from([15.0, 60.0, 600.0]))
+    def the_driver_is_paused(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        self.tick()
+
+    # People.
+
+    @rule(wanted=sizes, spares=st.integers(0, 2))
+    def scale(self, wanted: Any, spares: int) -> None:
+        self.fleet.scale(wanted, spares)
+        self.tick()
+
+    @rule(pick=picks, deadline_s=st.sampled_from([0.0, 3.0, None]))
+    def drain(self, pick: int, deadline_s: float | None) -> None:
+        rows = self.fleet.status().slices
+        if rows:
+            self.fleet.drain(rows[pick % len(rows)].id, deadline_s)
+            self.tick()
+
+    @rule(fails=st.booleans(), budget=st.integers(0, 3))
+    def submit(self, fails: bool, budget: int) -> None:  # noqa: FBT001 - called by hypothesis
+        run = self.fleet.options(max_preemptions=budget, max_failures=budget)
+        self.runs.append(run.submit(divmod, 1, int(not fails)))
+        self.tick()
+
+    @precondition(lambda self: self.runs)
+    @rule(pick=picks, grace_s=st.sampled_from([0.0, 2.0]))
+    def cancel(self, pick: int, grace_s: float) -> None:
+        self.runs[pick % len(self.runs)].cancel(grace_s)
+        self.tick()
+
+    # The cluster.
+
+    @rule()
+    def a_slice_joins(self) -> None:
+        if len(self.sim.places) < 6:
+            self.sim.add_slice()
+            self.tick()
+
+    @rule(pick=picks, what=st.sampled_from(["kill_host", "kill_agent", "freeze_host", "thaw_host"]))
+    def a_host_goes_or_comes(self, pick: int, what: str) -> None:
+        getattr(self.sim, what)(*self.host(pick))
+        self.tick()
+
+    @rule(pick=picks)
+    def only_the_daemon_freezes(self, pick: int) -> None:
+        self.sim.freeze_host(*self.host(pick), daemon_only=True)
+        self.tick()
+
+    @rule(pick=picks, what=st.sampled_from(["remove_slice", "restore_slice", "hold", "let_go"]))
+    def a_place_goes_or_comes(self, pick: int, what: str) -> None:
+        getattr(self.sim, what)(self.host(pick)[0])
+        self.tick()
+
+    @rule(pick=picks, deadline_s=st.sampled_from([None, 2.0, 30.0]), source=st.sampled_from(["gce", "own"]))
+    def a_host_is_given_notice(self, pick: int, deadline_s: float | None, source: str) -> None:
+        self.sim.notice(*self.host(pick), deadline_in_s=deadline_s, source=source)
+        self.tick()
+
+    @rule(pick=picks, source=st.sampled_from(["gce", "own"]))
+    def a_notice_is_withdrawn(self, pick: int, source: str) -> None:
+        self.sim.withdraw_notice(*self.host(pick), source=source)
+        self.tick()
+
+    @rule(pick=picks, on=st.booleans())
+    def a_node_is_to_be_drained(self, pick: int, on: bool) -> None:  # noqa: FBT001 - see above
+        self.sim.drain_node(*self.host(pick), deadline_in_s=10.0, on=on)
+        self.tick()
+
+    @rule(pick=picks, devices=st.sampled_from([3, 4]), detail=st.sampled_from([None, "no disk space"]))
+    def a_host_is_unfit_or_mended(self, pick: int, devices: int, detail: str | None) -> None:
+        self.sim.set_devices(*self.host(pick), devices)
+        self.sim.break_agent(*self.host(pick), detail)
+
+    @rule(pick=picks)
+    def a_bundle_moves(self, pick: int) -> None:
+        self.sim.move_bundle(*self.host(pick))
+        self.tick()
+
+    # What is between them.
+
+    @rule(
+        answers=st.fixed_dictionaries({"lose": chances, "delay": chances, "repeat": chances}),
+        requests=st.fixed_dictionaries(
+            {"refuse": chances, "refuse_but_do": chances, "drop_request": chances, "repeat_request": chances}
+        ),
+        others=st.fixed_dictionaries({"refuse_place": chances, "fail_observation": chances, "lose_beat": chances}),
+    )
+    def messages_go_astray(self, answers: Any, requests: Any, others: Any) -> None:
+        self.faulty.inject(**answers, **requests, **others)
+
+    @rule()
+    def messages_arrive_again(self) -> None:
+        self.faulty.heal()
+
+    @rule(on=st.booleans())
+    def the_node_table_cannot_be_read(self, on: bool) -> None:  # noqa: FBT001 - see above
+        self.sim.fail_observation(on)
+        self.tick()
+
+    # What must always hold.
+
+    def check(self, changes: tuple[Change, ...]) -> None:
+        """See that the invariants hold after a tick that made these changes."""
+        if self.fleet._fleet.blind:
+            taken = [change for change in changes if change.trigger in DESTRUCTIVE]
+            assert [change for change in taken if change.reason not in DIRECT] == []
+        assert replay(changes, self.states) == ()
+        self.states.update({c.key: c.dest for c in changes if c.trigger and c.dest})
+        for change in changes:
+            if change.trigger and change.dest is None:
+                del self.states[change.key]
+        records = [life.record for life in self.fleet._fleet.picture.lives.values()]
+        assert check_records(records, exclusive_nodes=self.shape.exclusive_nodes) == ()
+        for row in self.fleet.status().slices:
+            if row.state in {"ready", "running"}:
+                assert {host.state for host in row.hosts} <= {"ready", "running"}, row
+        for run in self.fleet.status().runs:
+            if run.state == "succeeded":
+                assert set(run.attempts[-1].hosts) == {"returned"}
+        held = [node for holding in self.sim.audit().values() for node in holding.nodes]
+        assert len(held) == len(set(held)), self.sim.audit()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "fleet"):
+            return
+        try:
+            self.it_converges_once_all_is_mended()
+        finally:
+            self.fleet.close()
+        assert self.sim.left_at_close == {}
+        assert replay(self.fleet.history) == ()
+
+    def it_converges_once_all_is_mended(self) -> None:
+        self.all_is_mended()
+        for _ in range(TICKS_TO_CONVERGE):
+            self.clock.advance(1.0)
+            self.tick()
+            if self.converged():
+                break
+        assert self.converged(), self.report()
+        assert self.fleet.plan() == ()
+        seq = self.fleet.history.last_seq
+        for _ in range(5):
+            self.clock.advance(1.0)
+            self.tick()
+        assert self.fleet.history.last_seq == seq
+
+    # Inside.
+
+    def tick(self) -> None:
+        """Do one tick and check it."""
+        self.fleet.step()
+        changes = self.fleet.history.since(self.checked)
+        self.checked = self.fleet.history.last_seq
+        self.check(changes)
+
+    def host(self, pick: int) -> tuple[str, int]:
+        places = self.sim.places
+        return places[pick % len(places)], (pick // len(places)) % self.shape.hosts
+
+    def report(self) -> str:
+        """Say what is missing for the fleet to have converged."""
+        outbox = [item.request for item in self.fleet._fleet.outbox._items.values()]
+        held = self.sim.audit()
+        return f"{self.fleet.status()}\n{self.fleet.why()}\nin flight: {outbox}\nheld: {held}"
+
+    def all_is_mended(self) -> None:
+        self.faulty.heal()
+        self.sim.fail_observation(on=False)
+        for place in self.sim.places:
+            self.sim.let_go(place)
+            for worker_id in range(self.shape.hosts):
+                self.sim.thaw_host(place, worker_id)
+            self.sim.restore_slice(place)
+            for worker_id in range(self.shape.hosts):
+                self.sim.drain_node(place, worker_id, on=False)
+                self.sim.set_devices(place, worker_id, 4)
+                self.sim.break_agent(place, worker_id, None)
+                for source in ("gce", "own"):
+                    self.sim.withdraw_notice(place, worker_id, source=source)
+        while len(self.sim.places) < 8:
+            self.sim.add_slice()
+
+    def converged(self) -> bool:
+        status = self.fleet.status()
+        target = status.sizes[-1] + status.spares
+        return (
+            len(status.slices) == target
+            and status.counts == {"ready": target}
+            and all(run.state not in {"waiting", "running"} for run in status.runs)
+            and status.effects_in_flight == 0
+        )
+
+
+class GpuFleetMachine(FleetMachine):
+    """The same with GPU hosts, which are reserved at once and avoided node by node."""
+
+    shape = GpuSlice(2, 4)
+
+
+@pytest.fixture(autouse=True)
+def the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A controller draws its jitter from its own random name."""
+    monkeypatch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=1))
+
+
+@pytest.mark.parametrize("machine", [FleetMachine, GpuFleetMachine])
+def test_a_fleet_converges_whatever_happened(machine: Callable[[], FleetMachine]) -> None:
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=50,
+            deadline=None,
+            derandomize=not SEARCH,
+            database=None,
+            phases=[Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_convergence_is_not_for_want_of_trying() -> None:
+    """The machine's own parts work: a fleet that nobody disturbs is there after a few ticks."""
+    machine = FleetMachine()
+    machine.begin(0, [2, 4], 1, 5)
+    for _ in range(6):
+        machine.clock.advance(1.0)
+        machine.tick()
+    assert machine.converged()
+    with pytest.raises(ValueError, match="slices"):
+        machine.fleet.scale(0)
+    machine.teardown()
