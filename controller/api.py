@@ -215,9 +215,9 @@ class SliceController:
         """
         self._check_open()
         wanted = self._desired.smallest if n is None else n
-        if not 1 <= wanted <= self._desired.target:
+        if type(wanted) is not int or not 1 <= wanted <= self._desired.target:
             raise ConfigurationError(
-                f"wait_ready({n}): the fleet aims for {self._desired.target} slices; ask for 1 to that many, or scale"
+                f"wait_ready({n!r}): the fleet aims for {self._desired.target} slices; ask for 1 to that many, or scale"
             )
         if not self._wait(lambda status: status.ready >= wanted, timeout_s):
             self._check_open()
@@ -292,7 +292,7 @@ class SliceController:
 
         """
         for name, value in (("max_preemptions", max_preemptions), ("max_failures", max_failures)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # type: ignore[redundant-expr]
                 raise ConfigurationError(f"{name} must be a whole number, 0 or more, not {value!r}")
         sizes = None if slices is None else parse_sizes(slices)
         if sizes is not None and sizes[0] > self._desired.target:

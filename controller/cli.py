@@ -7,7 +7,7 @@ import difflib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 _EXIT_CODES = """\
@@ -21,6 +21,8 @@ _INTERRUPTED = 130
 #: Fewer steps of the demo's training are over before a host can be killed in their midst.
 _FEWEST_STEPS = 100
 _MOST_SLICES = 8
+#: Packages that are looked for before anything is started.
+_DEMO_NEEDS = ("jax", "numpy", "ray", "sklearn")
 #: How `explain` is asked about a record before its entry.
 _BEFORE_ENTRY = "new"
 
@@ -39,10 +41,17 @@ class _Parser(argparse.ArgumentParser):
         wrong = re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message)
         if wrong:
             message += _nearest(wrong[1], re.findall(r"[\w-]+", wrong[2]))
-        unknown = re.fullmatch(r"unrecognized arguments: (\S+).*", message)
-        if unknown and unknown[1].startswith("-"):
-            message += _nearest(unknown[1].partition("=")[0], self._all_options())
         super().error(message)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse as ever, but name an option that does not exist before the word after it is taken for something."""
+        words = sys.argv[1:] if args is None else args
+        known = set(self._all_options())
+        for word in words:
+            option = word.partition("=")[0]
+            if option.startswith("--") and option != "--" and option not in known:
+                self.error(f"there is no option {option}{_nearest(option, known)}")
+        return super().parse_known_args(args, namespace)
 
     def _all_options(self) -> Iterator[str]:
         """Yield the options of this parser and of its commands."""
@@ -128,11 +137,14 @@ def _add_explain(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    try:
-        from sliceform.controller.demo.demo import Options, show
-    except ModuleNotFoundError as error:
-        print(f"the demo needs {error.name}: pip install 'sliceform[demo]'", file=sys.stderr)
+    from importlib.util import find_spec
+
+    absent = [package for package in _DEMO_NEEDS if find_spec(package) is None]
+    if absent:
+        print(f"the demo needs {' and '.join(absent)}: pip install 'sliceform[demo]'", file=sys.stderr)
         return 1
+    from sliceform.controller.demo.demo import Options, show
+
     return show(
         Options(
             slices=arguments.slices,
@@ -185,25 +197,25 @@ def _lost(parser: _Parser) -> int:
 
 
 def _slices(text: str) -> int:
-    return _number(text, "slices", 1, _MOST_SLICES)
+    return _number(text, 1, _MOST_SLICES)
 
 
 def _steps(text: str) -> int:
-    return _number(text, "steps", _FEWEST_STEPS, 1_000_000)
+    return _number(text, _FEWEST_STEPS, 1_000_000)
 
 
 def _seed(text: str) -> int:
-    return _number(text, "a seed", 0, 2**32 - 1)
+    return _number(text, 0, 2**32 - 1)
 
 
-def _number(text: str, what: str, least: int, most: int) -> int:
+def _number(text: str, least: int, most: int) -> int:
     if not text.isascii() or not text.isdecimal() or not least <= int(text) <= most:
-        message = f"{what}: a whole number from {least} to {most}, not {text!r}"
+        message = f"must be a whole number from {least} to {most}, not {text!r}"
         raise argparse.ArgumentTypeError(message)
     return int(text)
 
 
-def _nearest(word: str, known: Sequence[str] | Iterator[str]) -> str:
+def _nearest(word: str, known: Iterable[str]) -> str:
     """Return a question after the nearest known word; nothing if none is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""

@@ -19,7 +19,7 @@ from sliceform.states.effects import Effect
 from sliceform.states.hosts import HostTrigger
 from sliceform.states.reasons import Reason
 from sliceform.states.records import HostRecord
-from sliceform.states.slices import SliceTrigger
+from sliceform.states.slices import SliceState, SliceTrigger
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +51,16 @@ def commit(fleet: Fleet, step: Step) -> None:
         _commit_slice(fleet, life, step)
     else:
         _commit_host(fleet, life, life.record.hosts[step.rank], step)
+
+
+def widen(fleet: Fleet) -> None:
+    """Ask anew for reservations that keep away from places which need not be avoided any more."""
+    picture = fleet.picture
+    avoided = picture.places.names()
+    for life in picture.lives.values():
+        if life.record.state is SliceState.PENDING and not life.avoided <= avoided:
+            life.avoided &= avoided
+            fleet.outbox.put(Reserve(life.record.id, fleet.shape, life.avoided), picture.now)
 
 
 def _begin(fleet: Fleet, step: Step) -> None:

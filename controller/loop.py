@@ -13,7 +13,7 @@ import structlog
 
 from sliceform.controller.backend import Backend
 from sliceform.controller.clock import Clock
-from sliceform.controller.commit import commit
+from sliceform.controller.commit import commit, widen
 from sliceform.controller.conduct import Conductor
 from sliceform.controller.fair_time import FairTime
 from sliceform.controller.fleet import Fleet
@@ -81,7 +81,8 @@ class Reconciler:
             self._take(event)
         for request in requests:
             request()
-        picture.places.settle(picture.now, fleet.nodes if self._swept else None)
+        if picture.places.settle(picture.now, fleet.nodes if self._swept else None):
+            widen(fleet)
         self._swept = False
         next_due = min(self._sync(), picture.places.due)
         look, ended = self.conductor.oversee()

@@ -51,10 +51,47 @@ class Picture:
 
 def plan(picture: Picture) -> Decision:
     """Return everything that is to be done now, in the order to do it."""
+    steps, drains, live, due = _survey(picture)
+    creates: list[Step] = []
+    starts: list[StartAttempt] = []
+    if picture.closing_grace_s is None:
+        target, growth_due = _target(picture, live)
+        due = min(due, growth_due)
+        if len(live) > target:
+            drains += _surplus(picture, live, len(live) - target)
+        taken = [step.life for step in drains if step.reason is Reason.OPERATOR]
+        creates, create_due = _creates(picture, target - len(live), taken)
+        due = min(due, create_due)
+        leaving = {step.life for step in drains}
+        starts, start_due = _starts(picture, [life for life in live if life.record.id not in leaving])
+        due = min(due, start_due)
+    for step in drains:
+        steps.append(step)
+        steps += _host_drains(picture.lives[step.life], step)
+    steps += creates
+    for start in starts:
+        steps += [Step(life, None, SliceTrigger.START, Reason.RUN_STARTED, start.run_id) for life in start.members]
+    return Decision(tuple(steps), tuple(starts), due)
+
+
+def pauses_growth(picture: Picture) -> bool:
+    """Whether idle slices have waited long enough for a larger size and are to go back; see `policy.Growth`."""
+    if len(picture.desired.sizes) == 1 or picture.blind or picture.growth.paused(picture.now):
+        return False
+    surplus, _ = _idle_surplus(picture, list(picture.lives.values()))
+    return surplus > 0 and picture.now - picture.growth.changed_at >= picture.settings.surplus_s
+
+
+def _survey(picture: Picture) -> tuple[list[Step], list[Step], list[Life], float]:
+    """Go through all lives once.
+
+    Returns:
+        What hosts have still to do, slices that have to go, live slices that stay, and when a grace is over.
+
+    """
     steps: list[Step] = []
     drains: list[Step] = []
     live: list[Life] = []
-    starts: list[StartAttempt] = []
     due = FOREVER
     for life in picture.lives.values():
         state = life.record.state
@@ -70,31 +107,7 @@ def plan(picture: Picture) -> Decision:
             drains.append(drain)
         elif state in LIVE:
             live.append(life)
-    if picture.closing_grace_s is None:
-        target, growth_due = _target(picture, live)
-        due = min(due, growth_due)
-        if len(live) > target:
-            drains += _surplus(picture, live, len(live) - target)
-        creates, create_due = _creates(picture, target - len(live))
-        due = min(due, create_due)
-        leaving = {step.life for step in drains}
-        starts, start_due = _starts(picture, [life for life in live if life.record.id not in leaving])
-        due = min(due, start_due)
-        steps += creates
-    for step in drains:
-        steps.append(step)
-        steps += _host_drains(picture.lives[step.life], step)
-    for start in starts:
-        steps += [Step(life, None, SliceTrigger.START, Reason.RUN_STARTED, start.run_id) for life in start.members]
-    return Decision(tuple(steps), tuple(starts), due)
-
-
-def pauses_growth(picture: Picture) -> bool:
-    """Whether idle slices have waited long enough for a larger size and are to go back; see `policy.Growth`."""
-    if len(picture.desired.sizes) == 1 or picture.blind or picture.growth.paused(picture.now):
-        return False
-    surplus, _ = _idle_surplus(picture, list(picture.lives.values()))
-    return surplus > 0 and picture.now - picture.growth.changed_at >= picture.settings.surplus_s
+    return steps, drains, live, due
 
 
 def _stragglers(life: Life) -> Iterator[Step]:
@@ -180,12 +193,13 @@ def _surplus(picture: Picture, live: Sequence[Life], count: int) -> Iterator[Ste
         yield Step(life.record.id, None, SliceTrigger.DRAIN, reason)
 
 
-def _creates(picture: Picture, missing: int) -> tuple[list[Step], float]:
+def _creates(picture: Picture, missing: int, taken: Sequence[str]) -> tuple[list[Step], float]:
+    """Create what is missing; `taken` are slices that an operator's drain takes in the same pass."""
     if missing <= 0:
         return [], FOREVER
     if picture.now < picture.backoff.until:
         return [], picture.backoff.until
-    replaced = picture.unreplaced[:missing]
+    replaced = [*picture.unreplaced, *taken][:missing]
     steps = []
     for offset in range(missing):
         old = replaced[offset] if offset < len(replaced) else None

@@ -25,7 +25,7 @@ class StatusBoard:
         #: By slice id, in the order of the lives: the version that a row shows, and the row.
         self._rows: dict[str, tuple[int, SliceStatus]] = {}
         self._ended: dict[str, RunStatus] = {}
-        self._shown: tuple[int, ...] = ()
+        self._shown: tuple[object, ...] = ()
         #: Told after every publication.
         self.published = threading.Condition()
         self.status = self._status(())
@@ -40,12 +40,20 @@ class StatusBoard:
             rows[life.record.id] = (life.version, slice_status(life, to_epoch))
         if len(rows) != len(picture.lives):
             self._rows = rows = {name: rows[name] for name in picture.lives}
-        shown = (self._fleet.history.last_seq, len(picture.runs), picture.desired.generation, bool(self._fleet.blind))
+        fleet = self._fleet
+        shown = (
+            fleet.history.last_seq,
+            len(picture.runs),
+            picture.desired.generation,
+            fleet.blind,
+            len(fleet.outbox),
+            picture.places.names(),
+        )
         if changed or shown != self._shown or picture.runs:
             self._shown = shown
-            self.status = self._status(tuple(row for _, row in rows.values()))
+            self.status = self._status(tuple([row for _, row in rows.values()]))
         else:
-            self.status = self.status._replace(tick=self._fleet.tick, at_epoch_s=picture.epoch)
+            self.status = self.status._replace(tick=fleet.tick, at_epoch_s=picture.epoch)
         with self.published:
             self.published.notify_all()
 
@@ -57,7 +65,7 @@ class StatusBoard:
 
     def _status(self, rows: tuple[SliceStatus, ...]) -> FleetStatus:
         fleet, picture = self._fleet, self._fleet.picture
-        counts = Counter(row.state for row in rows)
+        counts = Counter([row.state for row in rows])
         ready = counts["ready"] + counts["running"]
         runs = tuple(run_status(run, self.waits_for(run)) for run in picture.runs)
         avoided = picture.places.avoided
@@ -106,7 +114,7 @@ class StatusBoard:
         backoff = picture.backoff
         if picture.now < backoff.until:
             return f"backs off for {backoff.until - picture.now:.1f} s after {backoff.failures} failures in a row"
-        live = sum(life.record.state in LIVE for life in picture.lives.values())
+        live = any(life.record.state in LIVE for life in picture.lives.values())
         if ready < picture.desired.target and live:
             return f"{picture.desired.target - ready} of {picture.desired.target} slices are not ready yet"
         return ""

@@ -17,7 +17,7 @@ def load_digits(seed: int) -> Digits:
         ModuleNotFoundError: scikit-learn is not installed.
 
     """
-    from sklearn import datasets
+    from sklearn import datasets  # type: ignore[import-untyped]
 
     images, labels = datasets.load_digits(return_X_y=True)
     return split(images.astype(np.uint8), labels.astype(np.uint8), seed)

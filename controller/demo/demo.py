@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import logging
+import string
+import sys
 import tempfile
 import time
 import warnings
@@ -64,39 +67,52 @@ class Options:
 
 def show(options: Options) -> int:
     """Show all of it, leave nothing behind, and return the exit code: 0 only if all of it happened."""
-    screen = Screen()
+    screen = Screen(sys.stdout)
     show_logs(screen)
-    print(_opening(options), flush=True)
-    with tempfile.TemporaryDirectory(prefix="sliceform-demo-") as directory:
-        screen.line("cluster", f"starting Ray nodes: a head, and {options.places} x {options.pod_type}")
-        with VirtualCluster() as cluster:
-            cluster.add_slices([options.pod_type] * options.places, wait=False)
-            digits = load_digits(options.seed)
-            cluster.wait_for_nodes()
-            screen.line("cluster", f"up: {', '.join(place.name for place in cluster.slices)}")
-            with _connected(cluster):
-                evidence, report = _train(options, cluster, _plan(options, directory), digits, screen)
-    screen.line("cluster", "gone, with all of its processes and files")
-    print(f"\n{report}\n", flush=True)
+    screen.text(_opening(options))
+    # Ray tells its driver of every lost node on standard output, whatever it is asked: that is kept for a failure.
+    with contextlib.redirect_stdout(io.StringIO()) as overheard:
+        try:
+            evidence, report = _show(options, screen)
+        except SliceformError as error:
+            complain([str(error)], overheard.getvalue())
+            return 1
+    screen.text(f"\n{report}\n")
     gaps = missing(evidence)
     if gaps:
-        complain(gaps)
+        complain(gaps, overheard.getvalue())
         return 1
-    print(_closing(options))
+    screen.text(_closing(options))
     return 0
 
 
-def _train(
-    options: Options, cluster: VirtualCluster, plan: train.Plan, digits: train.Digits, screen: Screen
-) -> tuple[Evidence, str]:
+def _show(options: Options, screen: Screen) -> tuple[Evidence, str]:
+    """Do all of it; return what is known when everything is gone again, and the report on it."""
+    with tempfile.TemporaryDirectory(prefix="sliceform-demo-") as directory:
+        screen.line("cluster", f"starting Ray nodes: a head, and {options.places} x {options.pod_type}")
+        with VirtualCluster() as cluster:
+            for letter in string.ascii_lowercase[: options.places]:
+                cluster.add_slice(options.pod_type, name=f"{options.pod_type}-{letter}", wait=False)
+            plan = _plan(options, directory)
+            load_digits(options.seed).save(plan.digits)
+            cluster.wait_for_nodes()
+            screen.line("cluster", f"up: {', '.join(place.name for place in cluster.slices)}")
+            with _connected(cluster):
+                evidence, report = _train(options, cluster, plan, screen)
+    screen.line("cluster", "gone, with all of its processes and files")
+    return evidence, report
+
+
+def _train(options: Options, cluster: VirtualCluster, plan: train.Plan, screen: Screen) -> tuple[Evidence, str]:
     """Train on a fleet of the cluster; return what is known of it, and the report on it."""
     error, results = "", list[Mapping[str, Any]]()
     with SliceController(TpuSlice(options.pod_type), options.slices) as fleet:
-        run = fleet.options(max_preemptions=int(options.fault), env=_ENV).submit(train.train, plan, digits)
+        run = fleet.options(max_preemptions=int(options.fault), env=_ENV).submit(train.train, plan)
         watch = Watch(fleet, run, plan, screen)
         try:
             watch.until_over(cluster, options.seed if options.fault else None)
             results = run.result().values
+            watch.until_idle()
         except (SliceformError, Stalled) as failure:
             error = str(failure)
             run.cancel(grace_s=0.0)

@@ -6,7 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, MutableMapping
-from typing import Any
+from typing import Any, TextIO
 
 from sliceform.controller.demo.progress import Report
 from sliceform.controller.demo.verdict import ACCURACY_BOUND, Evidence
@@ -14,6 +14,10 @@ from sliceform.states import Change, Reason
 
 #: How often a step of the training is shown, seconds.
 _STEP_EVERY_S = 1.0
+#: What codes stand for.
+_MEANING = {reason.value: reason.doc for reason in Reason}
+#: How many lines of Ray's are shown after a failure.
+_OVERHEARD = 20
 #: What happens to a run is told by these; its submission and its end are lines of the demo's own.
 _RUN_REASONS = frozenset({Reason.ATTEMPT_STARTED, Reason.ATTEMPT_ENDED})
 
@@ -21,22 +25,27 @@ _RUN_REASONS = frozenset({Reason.ATTEMPT_STARTED, Reason.ATTEMPT_ENDED})
 class Screen:
     """Prints lines that begin with the time since the start and with what they are about."""
 
-    def __init__(self) -> None:
+    def __init__(self, out: TextIO) -> None:
         """Start the clock."""
+        self._out = out
         self._start = time.monotonic()
         self._step_due = 0.0
 
     def line(self, about: str, text: str) -> None:
         """Print one line, at once."""
-        print(f"{time.monotonic() - self._start:6.1f} s  {about:<9} {text}", flush=True)
+        self.text(f"{time.monotonic() - self._start:6.1f} s  {about:<9} {text}")
+
+    def text(self, text: str) -> None:
+        """Print something as it is, at once."""
+        print(text, file=self._out, flush=True)
 
     def change(self, change: Change) -> None:
         """Show what happened to a slice or to the run; what happens to hosts is in the story at the end."""
         if change.kind == "slice":
             what = "note" if change.is_note else f"{change.source or '(new)'} -> {change.dest or '(gone)'}"
-            self.line(change.key, f"{what:<22} {self._why(change)}")
+            self.line(change.key, f"{what:<22} {_why(change)}")
         elif change.kind == "run" and change.reason in _RUN_REASONS:
-            self.line(change.key, change.detail)
+            self.line(change.key, _short(change.detail))
 
     def report(self, report: Report, steps: int) -> None:
         """Show how the training goes: where it begins, a step about every second, and the last one."""
@@ -61,12 +70,16 @@ class Screen:
         self.line(level, f"{said} {details}{chr(10) if trace else ''}{trace}")
         return ""
 
-    @staticmethod
-    def _why(change: Change) -> str:
-        reason = Reason(change.reason)
-        told = change.detail or reason.doc.rstrip(".").replace("It ", "", 1)
-        cause = f", for {change.cause}" if change.cause and change.trigger == "create" else ""
-        return f"{reason}{cause}: {told}"
+
+def _why(change: Change) -> str:
+    """Say why something changed: the code, and its detail or else what the code stands for."""
+    told = _short(change.detail or _MEANING.get(change.reason, "").rstrip("."))
+    return f"{change.reason}: {told}"
+
+
+def _short(text: str) -> str:
+    """Return the first sentence; the whole is in the story at the end."""
+    return text.partition(". ")[0]
 
 
 class _Discard:
@@ -129,9 +142,12 @@ def _indented(text: str) -> str:
     return "\n".join(f"  {line}" if line else "" for line in text.splitlines())
 
 
-def complain(sentences: Iterable[str]) -> None:
-    """Say on standard error what did not happen."""
+def complain(sentences: Iterable[str], overheard: str) -> None:
+    """Say on standard error what did not happen, and the end of what Ray said meanwhile."""
     print("The demo did not show what it should:", file=sys.stderr)
     for sentence in sentences:
         print(f"  - {sentence}", file=sys.stderr)
+    said = overheard.strip().splitlines()[-_OVERHEARD:]
+    if said:
+        print("The last that Ray said:", *said, sep="\n  ", file=sys.stderr)
     sys.stderr.flush()

@@ -8,6 +8,7 @@ This module travels by value: on a host it needs JAX and NumPy, of sliceform onl
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
@@ -46,6 +47,16 @@ class Digits:
     held_out_images: np.ndarray
     held_out_labels: np.ndarray
 
+    def save(self, path: Path) -> None:
+        """Write them for hosts to read."""
+        np.savez(path, **vars(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Digits:
+        """Read what was written."""
+        with np.load(path) as saved:
+            return cls(**saved)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -62,6 +73,11 @@ class Plan:
     report_every_s: float = 0.25
 
     @property
+    def digits(self) -> Path:
+        """Where the data are."""
+        return Path(self.directory, "digits.npz")
+
+    @property
     def checkpoint(self) -> Path:
         """Where the last checkpoint is."""
         return Path(self.directory, "checkpoint.npz")
@@ -72,7 +88,7 @@ class Plan:
         return Path(self.directory, "progress.jsonl")
 
 
-def train(plan: Plan, digits: Digits) -> dict[str, Any]:
+def train(plan: Plan) -> dict[str, Any]:
     """Train on all hosts of the run; this is what is submitted to the fleet."""
     from sliceform.controller import host_context, initialize_jax
 
@@ -81,7 +97,7 @@ def train(plan: Plan, digits: Digits) -> dict[str, Any]:
     if jax.process_count() != context.world_size:
         message = f"JAX sees {jax.process_count()} processes, the run has {context.world_size} hosts"
         raise RuntimeError(message)
-    return fit(plan, digits, rank=context.rank, attempt=context.attempt)
+    return fit(plan, Digits.load(plan.digits), rank=context.rank, attempt=context.attempt)
 
 
 def fit(plan: Plan, digits: Digits, *, rank: int = 0, attempt: int = 1) -> dict[str, Any]:
@@ -105,7 +121,7 @@ def fit(plan: Plan, digits: Digits, *, rank: int = 0, attempt: int = 1) -> dict[
         state, loss = update(state, images, labels)
         loss.block_until_ready()
         if tell:
-            tell.step(step + 1, loss, lambda state=state: local(state))
+            tell.step(step + 1, loss, functools.partial(local, state))
         if tell and (step + 1) % plan.checkpoint_every == 0:
             save(plan.checkpoint, step + 1, local(state))
             tell.saved(step + 1)

@@ -15,11 +15,13 @@ from sliceform.controller.status import HostStatus, SliceStatus
 from sliceform.controller.testing import VirtualCluster
 
 #: The host is killed at the first report after this part of the steps.
-_KILL_AFTER = 0.4
+_KILL_AFTER = 0.45
 #: How often the history and the progress are looked at, seconds.
 _LOOK_S = 0.05
 #: Nothing at all happened for so long: give up, seconds.
 _STALLED_S = 120.0
+#: How long the processes of the run may take to end after it, seconds.
+_IDLE_S = 10.0
 
 
 class Stalled(Exception):
@@ -62,6 +64,13 @@ class Watch:
                 message = f"nothing happened for {_STALLED_S:g} s; {self._run.status().detail}\n{self._fleet.why()}"
                 raise Stalled(message)
             self._run.wait(_LOOK_S)
+
+    def until_idle(self) -> None:
+        """Watch until the slices are free again, for a bounded time."""
+        end = time.monotonic() + _IDLE_S
+        while time.monotonic() < end and self._fleet.status().counts.get("running"):
+            time.sleep(_LOOK_S)
+            self.look()
 
     def look(self) -> bool:
         """Show what is new; return whether anything is."""

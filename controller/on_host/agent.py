@@ -1,7 +1,9 @@
 """The agent: one zero-CPU actor per host that answers for it.
 
-It says where it is and what the host has, beats, makes the host clean before an attempt, passes on that work is to
-stop, and ends the attempt's processes. The function itself runs in a process of its own, which the driver submits.
+It says where it is, beats, makes the host clean before an attempt, passes on that work is to stop, and ends the
+attempt's processes. The function itself runs in a process of its own, which the driver submits.
+
+Its start is paid on every host of every slice: what only serves an attempt is imported when the first one comes.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ from typing import Any
 import ray
 
 from sliceform.controller.on_host import processes
-from sliceform.controller.on_host.channel import Channel, sweep
 
-#: How often it looks whether a process has come or gone, seconds: at first, and at most.
+#: How often it looks whether a process has come, seconds: at first, and at most.
 _LOOK_S = 0.01
 _LOOK_MAX_S = 0.2
-#: How long killed processes may take to be gone, seconds.
-_KILLED_S = 30.0
+#: Ports are looked for where the kernel takes none for outgoing connections, and Ray none for its workers.
+_PORTS = range(20_000, 32_000)
+_PORT_TRIES = 100
 
 
 class Agent:
@@ -32,47 +34,75 @@ class Agent:
         """Take whose host this is."""
         self._host = f"{life}/{rank}"
         self._incarnation = incarnation
-        self._raylet = os.getppid()
-        self._attempts: set[str] = set()
+        self._parent = os.getppid()
+        self._raylet = processes.ancestor(b"raylet")
+        #: Open for the life of this process; see `channel`.
+        self._registered: int | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Say where this is and what the node has."""
-        context = ray.get_runtime_context()
-        node_id = context.get_node_id()
-        worker_id = os.environ.get("TPU_WORKER_ID")
+        """Say where this is.
+
+        Returns:
+            `node_id` and `address` as Ray has them, `pid`, `hostname`, and what the host's environment says of its
+            place in a TPU slice: `slice_name` and `worker_id`, or None.
+
+        """
+        worker_id = os.environ.get("TPU_WORKER_ID", "")
         return {
-            "node_id": node_id,
+            "node_id": ray.get_runtime_context().get_node_id(),
             "address": ray.util.get_node_ip_address(),
             "pid": os.getpid(),
             "hostname": socket.gethostname(),
             "slice_name": os.environ.get("TPU_NAME"),
-            "worker_id": int(worker_id) if worker_id else None,
+            "worker_id": int(worker_id) if worker_id.isdecimal() else None,
         }
 
     async def beat(self, interval_s: float) -> bool:
-        """Answer after `interval_s` seconds whether this node's raylet, which started this process, is well."""
+        """Answer after `interval_s` seconds whether this node's raylet is well: there, and not stopped."""
         await asyncio.sleep(interval_s)
-        return os.getppid() == self._raylet and processes.healthy(self._raylet)
+        if os.getppid() != self._parent:
+            return False
+        return self._raylet is None or processes.healthy(self._raylet)
 
     async def prepare(self, attempt: str, *, want_ports: bool) -> dict[str, Any]:
-        """End what earlier attempts of this life left, and say at what address and free ports others can meet."""
-        for old in self._attempts - {attempt}:
-            await self.stop(old, 0.0)
-        sweep()
-        self._attempts = {attempt}
+        """End what earlier attempts of ours left on this host, and say where the attempt's hosts can meet.
+
+        Returns:
+            `address` of this host, and `ports`: two that are free at this moment if asked for, else none.
+
+        Raises:
+            TimeoutError: processes of an earlier attempt of this life cannot be ended.
+
+        """
+        from sliceform.controller.on_host import channel, cleanup
+
+        own = channel.Channel(self._incarnation, self._host, attempt).folder
+        if self._registered is None:
+            self._registered = channel.lock(own.parent / "agent")
+        for folder in cleanup.folders(own.parent):
+            if folder != own:
+                await cleanup.finish(channel.Channel.at(folder))
+        await cleanup.sweep(own.parent)
         return {"address": ray.util.get_node_ip_address(), "ports": _free_ports(2) if want_ports else []}
 
     async def wait_started(self, attempt: str) -> int:
-        """Return the process id once the attempt's process has registered; waits as long as that takes."""
+        """Return the process id once the attempt's process has registered; waits as long as that takes.
+
+        Raises:
+            RuntimeError: the attempt was stopped before its process registered.
+
+        """
         channel = self._channel(attempt)
         look_s = _LOOK_S
-        while (pid := channel.pid()) is None:
+        while (leader := channel.leader()) is None:
+            if channel.buried():
+                raise RuntimeError(f"{attempt} was stopped before its process started")
             await asyncio.sleep(look_s)
             look_s = min(_LOOK_MAX_S, look_s * 1.2)
-        return pid
+        return int(leader.pid)
 
     def notify(self, attempt: str, deadline_epoch_s: float | None) -> None:
-        """Make `should_stop()` true in the attempt's process."""
+        """Make `should_stop()` true in the attempt's process, also if it starts later."""
         self._channel(attempt).ask_to_stop(deadline_epoch_s)
 
     async def stop(self, attempt: str, grace_s: float) -> int:
@@ -84,40 +114,32 @@ class Agent:
             TimeoutError: killed processes are still there after half a minute.
 
         """
+        from sliceform.controller.on_host import cleanup
+
         channel = self._channel(attempt)
-        if grace_s > 0 and self._left(attempt, channel):
+        if grace_s > 0 and channel.held():
             channel.ask_to_stop(time.time() + grace_s)
-            end = time.monotonic() + grace_s
-            while self._left(attempt, channel) and time.monotonic() < end:  # noqa: ASYNC110 - /proc has no events
-                await asyncio.sleep(0.02)
+        await cleanup.ended(channel, grace_s)
         channel.bury()
-        killed: set[int] = set()
-        end = time.monotonic() + _KILLED_S
-        while left := self._left(attempt, channel):
-            if time.monotonic() > end:
-                raise TimeoutError(
-                    f"processes {sorted(left)} of {attempt} are still there {_KILLED_S:g} s after SIGKILL"
-                )
-            for pid in left:
-                processes.kill(pid)
-            killed |= left
-            await asyncio.sleep(_LOOK_S)
-        return len(killed)
+        return await cleanup.kill(channel)
 
-    def _left(self, attempt: str, channel: Channel) -> set[int]:
-        return processes.members(self._mark(attempt), channel.pid() if channel.held() else None)
+    def _channel(self, attempt: str) -> Any:
+        from sliceform.controller.on_host.channel import Channel
 
-    def _mark(self, attempt: str) -> str:
-        return f"{self._incarnation}:{self._host}:{attempt}"
-
-    def _channel(self, attempt: str) -> Channel:
         return Channel(self._incarnation, self._host, attempt)
 
 
 def _free_ports(count: int) -> list[int]:
     """Return different ports that are free on this host at this moment."""
+    import random
+
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        for port in [*random.sample(_PORTS, _PORT_TRIES), *[0] * count]:
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("", port))
+                found.append(probe.getsockname()[1])
+            if len(found) == count:
+                break
+    return found

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from sliceform.controller.on_host.channel import Channel
+
+log = logging.getLogger("sliceform.on_host")
 
 #: How old an answer of `should_stop` may be, seconds.
 _FRESH_S = 0.05
@@ -54,16 +57,19 @@ class StopSignal:
         self._last: tuple[bool, float | None] = (False, None)
 
     def read(self) -> tuple[bool, float | None]:
-        """Return whether to stop, and the deadline."""
+        """Return whether to stop, and the deadline, epoch seconds; a file that cannot be read changes nothing."""
         now = time.monotonic()
         if now - self._read_at >= _FRESH_S:
-            self._last = self._channel.asked_to_stop()
             self._read_at = now
+            try:
+                self._last = self._channel.asked_to_stop()
+            except (OSError, ValueError) as error:
+                # The user's loop asks this at every step: that is no place to fail.
+                log.warning("cannot see whether this work is to stop: %r", error)
         return self._last
 
 
 _current: HostContext | None = None
-_jax_up = False
 
 
 def enter(context: HostContext) -> None:
@@ -89,19 +95,23 @@ def host_context() -> HostContext:
 def initialize_jax(**options: Any) -> None:
     """Join all hosts of the run into one `jax.distributed` world; call it before any other use of jax.
 
-    `options` go to `jax.distributed.initialize`. With one host there is nothing to join. The world is shut down after
-    the function returns.
+    `options` go to `jax.distributed.initialize`. With one host, or called again, there is nothing to do. The world is
+    shut down after the function returns.
+
+    Raises:
+        RuntimeError: it was not called inside a function that a fleet runs, or jax cannot join.
+
     """
-    global _jax_up  # noqa: PLW0603 - one world per process
     context = host_context()
-    if _jax_up or context.world_size == 1:
+    if context.world_size == 1:
         return
     import jax
 
+    if jax.distributed.is_initialized():
+        return
     jax.distributed.initialize(
         coordinator_address=context.coordinator_address,
         num_processes=context.world_size,
         process_id=context.rank,
         **options,
     )
-    _jax_up = True

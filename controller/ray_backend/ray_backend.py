@@ -233,6 +233,8 @@ class RayBackend:
         held.releasing = True
         for agent in held.agents:
             agent.over = True
+            # Removing a group ends what runs in it, but not an actor that still waits for its bundle.
+            ray.kill(agent.handle)
         for group in (held.hosts, held.head if lost or held.hosts is None else None):
             if group is not None:
                 groups.remove(group)

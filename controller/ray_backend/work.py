@@ -51,6 +51,8 @@ class Meeting:
 
     address: str | None = None
     megascale: str | None = None
+    #: The work as it goes to all hosts of the attempt; None until the first one gets it.
+    argument: Any = None
     #: Hosts that wait for it: (held, launch, rank).
     waiting: list[tuple[Held, Launch, int]] = field(default_factory=list)
 
@@ -145,7 +147,9 @@ class Workers:
         if runtime_env:
             options["runtime_env"] = dict(runtime_env)
         call = _call(self._fleet.incarnation, held, request, rank, meeting)
-        envelope, value = self._task.options(**options).remote(self._sources, call, packed.argument())
+        if meeting.argument is None:
+            meeting.argument = packed.argument()
+        envelope, value = self._task.options(**options).remote(self._sources, call, meeting.argument)
         work.tasks[rank].ref = envelope
         ask(envelope, lambda answer, error: self._ended(held, work, rank, value, answer, error))
         ask(
@@ -168,7 +172,13 @@ class Workers:
             held.agents[rank].over = True
             self._sink.post(HostLost(held.life, rank, Reason.NODE_DIED, brief(error)))
         self._sink.post(ProcessEnded(held.life, rank, work.key, outcome))
-        self._io.put(lambda: self._clear(held, work, rank, _ENDING_S))
+        self._io.put(lambda: self._after_end(held, work, rank, None if error is None else value))
+
+    def _after_end(self, held: Held, work: Work, rank: int, unread: Any) -> None:
+        if unread is not None:
+            # Ray prints an error that nobody reads; this one has been taken with the envelope.
+            ask(unread, lambda _answer, _error: None)
+        self._clear(held, work, rank, _ENDING_S)
 
     def _clear(self, held: Held, work: Work, rank: int, grace_s: float) -> None:
         """See to it that nothing of the attempt is left on one host, and report that."""

@@ -58,7 +58,7 @@ def _missing(place: SimPlace) -> Iterator[Finding]:
     for node in place.nodes:
         if not node.placeable:
             text = f"host {node.worker_id} of {place.name} is missing"
-            yield Finding("host_missing", text, str(node.worker_id))
+            yield Finding("host_missing", text, f"{place.name}/{node.worker_id}")
 
 
 def _agents(life: SimLife) -> Iterator[Finding]:
@@ -66,4 +66,5 @@ def _agents(life: SimLife) -> Iterator[Finding]:
         if agent.state is AgentState.STARTING:
             yield Finding("waiting", f"the agent of host {rank} has not answered", str(rank))
         elif not agent.answers:
-            yield Finding("host_missing", f"host {rank} is lost", str(rank))
+            where = f"{agent.node.place.name}/{agent.node.worker_id}"
+            yield Finding("host_missing", f"host {rank} is lost", where)

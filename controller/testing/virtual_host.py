@@ -143,7 +143,9 @@ class VirtualHost:
             self._report = report
 
     def ask_to_stop(self) -> None:
-        """Ask for a clean end; `end` waits for it."""
+        """Ask for a clean end, if it has not ended; `end` waits for it."""
+        if self._ended:
+            return
         with contextlib.suppress(OSError):
             self._tell("stop")
 

@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -34,14 +35,25 @@ class Harness(ABC):
     #: How long one thing may take to happen, seconds of the world's time.
     patience_s = 30.0
 
-    def __init__(self, backend: Backend) -> None:
-        self.shape: SliceShape = SHAPE
-        self.backend = backend
+    backend: Backend
+
+    def __init__(self) -> None:
         self.events: list[Event] = []
         self.beats: set[tuple[str, int]] = set()
         self.lives: set[str] = set()
+        self.open(SHAPE)
+
+    def open(self, shape: SliceShape) -> None:
+        """Open a backend for a fleet of this shape; one that was open is closed."""
+        if hasattr(self, "backend"):
+            self.backend.close()
+        self.shape = shape
+        self.backend = self.connect()
         settings = Settings(nodes_every_s=0.3, beat_s=0.5)
-        self.backend.open(FleetIdentity(None, "contract", f"c{id(self):x}", SHAPE, settings), self)
+        self.backend.open(FleetIdentity(None, "contract", uuid4().hex[:8], shape, settings), self)
+
+    @abstractmethod
+    def connect(self) -> Backend: ...
 
     # The sink.
 
@@ -103,7 +115,9 @@ class Harness(ABC):
             self.backend.poll()
             if found := condition():
                 return found
-            assert self.now() < end, f"not in time; told: {self.events[-12:]}"
+            if self.now() >= end:
+                told = [e for e in self.events if not isinstance(e, NodesSeen)]
+                pytest.fail(f"not in time; told: {told[-12:]}")
             self.pass_time()
 
     def wait_for(self, *kinds: type, life: str, count: int = 1) -> list[Any]:
@@ -166,7 +180,10 @@ class SimHarness(Harness):
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.sim = SimBackend(SHAPE, SLICES, clock=self.clock, work_s=1.0)
-        super().__init__(self.sim)
+        super().__init__()
+
+    def connect(self) -> Backend:
+        return self.sim
 
     @property
     def places(self) -> list[str]:
@@ -208,17 +225,23 @@ class RayHarness(Harness):
     """Ray, on a virtual cluster that the tests share."""
 
     def __init__(self, cluster: Any) -> None:
+        self.cluster = cluster
+        self.added: list[Any] = []
+        super().__init__()
+
+    def connect(self) -> Backend:
         from sliceform.controller.ray_backend import RayBackend
 
-        self.cluster = cluster
-        super().__init__(RayBackend())
+        return RayBackend()
 
     @property
     def places(self) -> list[str]:
         return [s.name for s in self.cluster.slices if self._whole(s)]
 
     def add_slice(self, *, missing: tuple[int, ...] = ()) -> str:
-        name: str = self.cluster.add_slice("v4-16", missing=missing).name
+        added = self.cluster.add_slice("v4-16", missing=missing)
+        self.added.append(added)
+        name: str = added.name
         return name
 
     def kill_host(self, place: str, worker_id: int) -> None:
@@ -258,6 +281,11 @@ class RayHarness(Harness):
 
     def now(self) -> float:
         return time.monotonic()
+
+    def close(self) -> None:
+        super().close()
+        for added in self.added:
+            self.cluster.remove_slice(added)
 
     def _host(self, place: str, worker_id: int) -> Any:
         (found,) = [s for s in self.cluster.slices if s.name == place]

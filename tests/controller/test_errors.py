@@ -83,13 +83,9 @@ def test_errors_survive_pickling(error):
 
 
 def test_insufficient_slices_says_why_for_each():
-    error = InsufficientSlicesError(
-        3, 1, {"slice-2": "chips held by group x", "slice-3": "starting"}
-    )
+    error = InsufficientSlicesError(3, 1, {"slice-2": "chips held by group x", "slice-3": "starting"})
     assert (error.requested, error.available) == (3, 1)
-    assert (
-        str(error) == "1 of 3 slices ready:\n  slice-2: chips held by group x\n  slice-3: starting"
-    )
+    assert str(error) == "1 of 3 slices ready:\n  slice-2: chips held by group x\n  slice-3: starting"
 
 
 def test_insufficient_slices_without_reasons():
@@ -118,9 +114,7 @@ def test_unpicklable_names_the_part():
 
 def test_failed_run_shows_the_remote_traceback():
     cause = ZeroDivisionError("division by zero")
-    error = RunFailed(
-        "train raised", remote_traceback="Traceback ...\nZeroDivisionError\n", exception=cause
-    )
+    error = RunFailed("train raised", remote_traceback="Traceback ...\nZeroDivisionError\n", exception=cause)
     assert str(error) == "train raised\n\nTraceback ...\nZeroDivisionError"
     assert error.exception is cause
     assert str(RunFailed("its process died")) == "its process died"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sliceform.controller import host_context
 from sliceform.controller.backend import FleetIdentity
 from sliceform.controller.errors import FleetNameTakenError
 from sliceform.controller.observed import (
@@ -444,6 +445,29 @@ class TestWork:
         (failed,) = world.go(1.0)
         assert isinstance(failed, EffectFailed)
 
+    def test_knows_who_it_is_and_whether_it_should_stop(self) -> None:
+        world = World()
+        world.bring_up("a")
+
+        def look() -> tuple[int, bool, float | None]:
+            here = host_context()
+            return here.rank, here.should_stop(), here.deadline
+
+        world.launch("a", look)
+        world.launch("a", look, key="run-1/2")
+        world.go(1.0)
+        world.sim.submit(Notify("a", "run-1/2", 7.0))
+        world.go(12.0)
+        found = [(e.attempt, e.outcome.load()) for e in world.told(ProcessEnded)]
+        assert sorted(found) == [
+            ("run-1/1", (0, False, None)),
+            ("run-1/1", (1, False, None)),
+            ("run-1/2", (0, True, 7.0)),
+            ("run-1/2", (1, True, 7.0)),
+        ]
+        with pytest.raises(RuntimeError, match="no run"):
+            host_context()
+
     def test_told_to_stop_goes_on_until_it_is_stopped(self) -> None:
         world = World()
         world.bring_up("a")
@@ -537,7 +561,7 @@ class TestExplain:
     def test_host_missing_names_the_worker_id(self) -> None:
         world = World(slices=1)
         world.sim.kill_host("v4-16-1", 1)
-        assert self.codes(world) == {"host_missing": "1"}
+        assert self.codes(world) == {"host_missing": "v4-16-1/1"}
 
     def test_avoided(self) -> None:
         world = World(slices=1)

@@ -27,9 +27,7 @@ common = {
     "memory_per_host": st.none() | st.integers(1, 2**40),
     "resources_per_host": resources,
 }
-labels = st.none() | st.dictionaries(
-    st.sampled_from(["zone", "pool"]), st.text(max_size=5), max_size=2
-)
+labels = st.none() | st.dictionaries(st.sampled_from(["zone", "pool"]), st.text(max_size=5), max_size=2)
 shapes = (
     st.builds(TpuSlice, st.sampled_from(known_pod_types()), **common)
     | st.builds(GpuSlice, st.integers(1, 64), st.integers(1, 8), label_selector=labels, **common)
@@ -48,9 +46,7 @@ def test_tpu_slice_follows_from_its_pod_type():
 
 
 def test_everything_asked_for_is_in_the_bundle():
-    shape = TpuSlice(
-        "v6e-8", cpus_per_host=2, memory_per_host=2**30, resources_per_host={"disk": 0.5}
-    )
+    shape = TpuSlice("v6e-8", cpus_per_host=2, memory_per_host=2**30, resources_per_host={"disk": 0.5})
     assert shape.bundle == {"CPU": 2, "TPU": 8, "memory": 2**30, "disk": 0.5}
 
 

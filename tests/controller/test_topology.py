@@ -81,9 +81,7 @@ def test_wrong_pod_type_names_the_nearest(wrong, nearest):
 
 @given(
     st.text(max_size=20)
-    | st.from_regex(
-        r"v[1-9](e|p|x|litepod)?-[0-9]{1,6}", fullmatch=True, alphabet=st.characters(codec="ascii")
-    )
+    | st.from_regex(r"v[1-9](e|p|x|litepod)?-[0-9]{1,6}", fullmatch=True, alphabet=st.characters(codec="ascii"))
 )
 def test_every_wrong_pod_type_names_valid_ones(written):
     try:
@@ -94,20 +92,14 @@ def test_every_wrong_pod_type_names_valid_ones(written):
         assert set(named) <= set(known_pod_types())
 
 
-@given(
-    st.sampled_from(["v2", "v3", "v4", "v5litepod", "v5p", "v6e", "v7x"]), st.integers(0, 20_000)
-)
+@given(st.sampled_from(["v2", "v3", "v4", "v5litepod", "v5p", "v6e", "v7x"]), st.integers(0, 20_000))
 def test_neighbours_enclose_the_size(generation, size):
-    sizes = [
-        int(name.split("-")[1]) for name in known_pod_types() if name.startswith(f"{generation}-")
-    ]
+    sizes = [int(name.split("-")[1]) for name in known_pod_types() if name.startswith(f"{generation}-")]
     if size in sizes:
         return
     with pytest.raises(ValueError, match="nearest") as caught:
         describe(f"{generation}-{size}")
-    named = [
-        int(name.split("-")[1]) for name in str(caught.value).rpartition("nearest: ")[2].split(", ")
-    ]
+    named = [int(name.split("-")[1]) for name in str(caught.value).rpartition("nearest: ")[2].split(", ")]
     below = [value for value in sizes if value < size][-1:]
     above = [value for value in sizes if value > size][:1]
     assert named == below + above

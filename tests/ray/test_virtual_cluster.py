@@ -181,6 +181,14 @@ def test_a_removed_slice_leaves_the_node_table_at_once(cluster: VirtualCluster, 
         cluster.remove_slice(removed)
 
 
+def test_a_slice_that_lost_a_host_can_be_removed(cluster: VirtualCluster) -> None:
+    """What is left of it is asked to end; what is gone needs no asking."""
+    broken = cluster.add_slice("v4-16")
+    cluster.kill_host(broken.hosts[0])
+    cluster.remove_slice(broken)
+    assert all(not host.alive for host in broken.hosts)
+
+
 @pytest.mark.usefixtures("no_leaks")
 def test_leftovers_are_seen_and_waited_for(cluster: VirtualCluster, leftovers: Callable[[], list[str]]) -> None:
     """The check that other Ray tests rely on sees groups, actors and strays."""

@@ -36,7 +36,6 @@ SEARCH = int(os.environ.get("SLICEFORM_TEST_EXAMPLES", "0"))
 EXAMPLES = SEARCH or 250
 
 SETTINGS = Settings(
-    pending_s=90.0,
     placed_s=60.0,
     settle_s=5.0,
     surplus_s=20.0,
@@ -295,7 +294,8 @@ class FleetMachine(RuleBasedStateMachine):
                 self.sim.break_agent(place, worker_id, None)
                 for source in ("gce", "own"):
                     self.sim.withdraw_notice(place, worker_id, source=source)
-        while len(self.sim.places) < 8:
+        status = self.fleet.status()
+        while len(self.sim.places) < status.sizes[-1] + status.spares:
             self.sim.add_slice()
 
     def converged(self) -> bool:

@@ -1,0 +1,221 @@
+"""The process that runs the user's function: its environment, and every way that it can end."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.timeout(40)
+
+RUN = """
+import os
+bootstrap.install(sources)
+from ray import cloudpickle
+from sliceform.controller.on_host import process
+
+
+def run(function, *args, **kwargs):
+    envelope, value = process.run(given["call"], cloudpickle.dumps((function, args, kwargs)))
+    envelope.pop("pid")
+    if envelope.get("error"):
+        error = cloudpickle.loads(envelope["error"])
+        envelope["error"] = [type(error).__name__, *map(str, error.args)]
+    return [envelope, cloudpickle.loads(value) if value else None]
+"""
+
+
+@pytest.fixture
+def run(script: Callable[..., Any], call: dict[str, Any]) -> Callable[..., Any]:
+    def ran(code: str, env: dict[str, str] | None = None, **changes: Any) -> Any:
+        return script(f"{RUN}\n{code}", env=env, call={**call, **changes})
+
+    return ran
+
+
+def test_the_function_sees_who_it_is(run: Callable[..., Any]) -> None:
+    envelope, value = run("""
+def work(a, b=0):
+    from sliceform.controller import host_context
+    import os
+    c = host_context()
+    return [a + b, c.rank, c.world_size, c.slice_id, c.attempt, c.run_id, c.previous, c.should_stop(), c.deadline,
+            c.coordinator_address, os.getsid(0) == os.getpid()]
+answer = run(work, 1, b=2)
+""")
+    assert envelope == {"status": "returned"}
+    assert value == [3, 1, 2, "slice-1", 2, "run-1", "preempted", False, None, "10.0.0.1:4242", True]
+
+
+ENVIRONMENT = """
+def work():
+    import os
+    return dict(os.environ)
+answer = run(work)
+"""
+
+
+def test_one_slice_has_no_megascale_even_where_the_node_or_the_user_sets_it(
+    script: Callable[..., Any], call: dict[str, Any]
+) -> None:
+    call["env"] = {"MEGASCALE_PORT": "1"}
+    preset = {"MEGASCALE_NUM_SLICES": "8", "SLICEFORM_MEGASCALE_SLICE_ID": "3"}
+    _, found = script(f"{RUN}\n{ENVIRONMENT}", env=preset, call=call)
+    assert not [name for name in found if "MEGASCALE" in name]
+
+
+def test_ours_wins_over_the_users_and_several_slices_have_megascale(
+    script: Callable[..., Any], call: dict[str, Any]
+) -> None:
+    call |= {"num_slices": 2, "slice_rank": 1, "rank": 3, "world_size": 4}
+    call["env"] = {"MINE": "yes", "TPU_HOST_ID": "9", "MEGASCALE_PORT": "1"}
+    _, found = script(f"{RUN}\n{ENVIRONMENT}", call=call)
+    wanted = {
+        "TPU_HOST_ID": "1",
+        "TPU_SLICE_NAME": "pod-a",
+        "TPU_NUM_DEVICES": "4",
+        "JAX_COORDINATOR_ADDRESS": "10.0.0.1:4242",
+        "JAX_NUM_PROCESSES": "4",
+        "JAX_PROCESS_ID": "3",
+        "MEGASCALE_COORDINATOR_ADDRESS": "10.0.0.1",
+        "MEGASCALE_NUM_SLICES": "2",
+        "MEGASCALE_PORT": "4243",
+        "MEGASCALE_SLICE_ID": "1",
+    }
+    assert {name: found[name] for name in wanted} == wanted
+    assert {name: found[f"SLICEFORM_{name}"] for name in wanted} == wanted
+    assert found["MINE"] == "yes"
+    assert found["SLICEFORM_ATTEMPT_MARK"] == "i1/slice-1-1/run-1-2"
+
+
+def test_an_environment_that_cannot_be_set_is_refused(script: Callable[..., Any], call: dict[str, Any]) -> None:
+    call["env"] = {"NUMBER": 3}
+    envelope, _ = script(f"{RUN}\nanswer = run(print)", call=call)
+    assert envelope["status"] == "refused"
+    assert "environment" in envelope["message"]
+
+
+def test_a_traceback_begins_with_the_users_frames(run: Callable[..., Any]) -> None:
+    envelope, value = run("""
+def work():
+    raise ValueError("no such rate")
+answer = run(work)
+""")
+    assert value is None
+    assert envelope["status"] == "raised"
+    assert envelope["type"] == "ValueError"
+    assert envelope["message"] == "ValueError: no such rate"
+    assert envelope["error"] == ["ValueError", "no such rate"]
+    assert envelope["traceback"].splitlines()[1].endswith("in work")
+    assert "process.py" not in envelope["traceback"]
+
+
+@pytest.mark.parametrize(("code", "number"), [("", 0), ("3", 3), ("'gave up'", 1)])
+def test_sys_exit_is_an_outcome(run: Callable[..., Any], code: str, number: int) -> None:
+    envelope, _ = run(f"""
+def work():
+    import sys
+    sys.exit({code})
+answer = run(work)
+""")
+    assert envelope["status"] == "raised"
+    assert envelope["exit_code"] == number
+
+
+def test_a_value_that_cannot_be_pickled_is_said_so(run: Callable[..., Any]) -> None:
+    envelope, _ = run("""
+def work():
+    import threading
+    return threading.Lock()
+answer = run(work)
+""")
+    assert envelope["status"] == "raised"
+    assert "the returned lock cannot be pickled" in envelope["message"]
+
+
+def test_an_exception_that_cannot_travel_leaves_its_traceback(run: Callable[..., Any]) -> None:
+    envelope, _ = run("""
+def work():
+    class Odd(Exception):
+        def __init__(self, one, two):
+            super().__init__("odd")
+        def __str__(self):
+            raise RuntimeError
+    raise Odd(1, 2)
+answer = run(work)
+""")
+    assert envelope["error"] is None
+    assert "message cannot be had" in envelope["message"]
+    assert "in work" in envelope["traceback"]
+
+
+def test_nothing_that_comes_back_is_without_bound(run: Callable[..., Any]) -> None:
+    envelope, _ = run("""
+def work():
+    raise ValueError("x" * 5_000_000)
+answer = run(work)
+""")
+    assert len(envelope["message"]) < 10_000
+    assert len(envelope["traceback"]) < 70_000
+    assert envelope["error"] is None
+
+
+def test_work_that_cannot_be_unpickled_is_refused_and_says_what_is_missing(run: Callable[..., Any]) -> None:
+    envelope, _ = run("""
+import pickle
+class Far:
+    def __reduce__(self):
+        return __import__, ("my_models",)
+envelope, value = process.run(given["call"], pickle.dumps((Far(), (), {})))
+envelope.pop("error")
+answer = [envelope, None]
+""")
+    assert envelope["status"] == "refused"
+    assert "No module named 'my_models'" in envelope["message"]
+    assert "runtime_env" in envelope["message"]
+
+
+def test_a_process_that_comes_too_late_runs_nothing(run: Callable[..., Any], tmp_path: Any) -> None:
+    path = str(tmp_path / "ran")
+    envelope, _ = run(f"""
+from sliceform.controller.on_host.channel import Channel
+Channel("i1", "slice-1/1", "run-1/2").bury()
+answer = run(open, {path!r}, "w")
+""")
+    assert envelope == {"status": "stopped"}
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_second_process_of_an_attempt_runs_nothing(run: Callable[..., Any]) -> None:
+    answer = run("""
+from sliceform.controller.on_host.channel import Channel
+held = Channel("i1", "slice-1/1", "run-1/2").enter()
+try:
+    run(print)
+except RuntimeError as error:
+    answer = str(error)
+""")
+    assert "already" in answer
+
+
+def test_leaving_jax_is_bounded(run: Callable[..., Any]) -> None:
+    """Only after success, and no longer than the limit."""
+    answer = run(
+        """
+import time, types
+calls = []
+def shutdown():
+    calls.append("shutdown")
+    time.sleep(60)
+sys.modules["jax"] = types.SimpleNamespace(
+    distributed=types.SimpleNamespace(is_initialized=lambda: True, shutdown=shutdown))
+def work():
+    return 7
+start = time.monotonic()
+answer = [run(work), calls, time.monotonic() - start]
+sys.stdout.flush()
+""",
+        jax_shutdown_s=0.2,
+    )
+    (envelope, value), calls, took_s = answer
+    assert (envelope["status"], value, calls) == ("returned", 7, ["shutdown"])
+    assert 0.2 <= took_s < 5

@@ -1,0 +1,164 @@
+"""How an attempt that is under way goes on, from what is known of its slices."""
+
+from typing import Any
+
+import pytest
+
+from sliceform.controller.attempts import Attempt, Departure, Ended, RunOptions, RunRecord
+from sliceform.controller.life import Life
+from sliceform.controller.observed import Loss, Outcome, OutcomeKind
+from sliceform.controller.oversee import Oversight, next_look, oversee
+from sliceform.controller.requests import AttemptSpec
+from sliceform.controller.settings import Settings
+from sliceform.controller.sync import FOREVER
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import SliceState
+
+KEY = "run-1/1"
+NOW, EPOCH = 100.0, 5_000.0
+RETURNED = Outcome(OutcomeKind.RETURNED)
+
+
+class World:
+    """One attempt on two slices of two hosts that all work."""
+
+    def __init__(self) -> None:
+        names = ("slice-1", "slice-2")
+        self.run = RunRecord("run-1", None, RunOptions(), 0.0, 0.0, lambda _: None)
+        self.attempt = Attempt(AttemptSpec(KEY, "run-1", 1, names, 2, None), 0.0)
+        self.lives: dict[str, Life] = {}
+        for name in names:
+            life = Life.begin(name, 2, generation=0, replaces=None, avoided=frozenset())
+            life.record.state, life.record.run_id = SliceState.RUNNING, KEY
+            self.lives[name] = life
+
+    def look(self, now: float = NOW, **settings: Any) -> Oversight:
+        seen = oversee(self.run, self.attempt, self.lives, now=now, epoch=EPOCH, settings=Settings(**settings))
+        self.attempt.departures.update(seen.departures)
+        return seen
+
+    def leave(self, name: str, state: SliceState, reason: Reason, *, lost: bool = False) -> Life:
+        life = self.lives[name]
+        life.record.state, life.record.reason, life.record.detail = state, reason, reason.value
+        life.record.lost, life.record.since = lost, NOW
+        return life
+
+    def end(self, name: str, outcome: Outcome = RETURNED) -> None:
+        life = self.lives[name]
+        for rank, host in enumerate(life.view.hosts):
+            host.gone = KEY
+            life.view.outcomes[KEY, rank] = outcome
+            self.attempt.record(name, rank, outcome)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_all_is_well(world: World) -> None:
+    assert world.look() == Oversight({}, frozenset(), None, None)
+    assert next_look(world.attempt) == FOREVER
+
+
+def test_succeeds_as_soon_as_every_host_returned(world: World) -> None:
+    world.end("slice-1")
+    assert world.look().ended is None
+    world.leave("slice-2", SliceState.PREEMPTED, Reason.PREEMPTION_NOTICE)
+    for rank in range(2):
+        world.attempt.record("slice-2", rank, RETURNED)
+    ended = world.look().ended
+    assert ended is not None
+    assert ended[0] is Ended.SUCCEEDED
+
+
+def test_a_host_that_raised_stops_the_others_and_fails_it(world: World) -> None:
+    world.end("slice-1", Outcome(OutcomeKind.RAISED, "ValueError: x"))
+    seen = world.look(loss_grace_s=0.0)
+    assert (seen.stop_at, seen.ended) == (NOW, None)
+    world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+    ended = world.look().ended
+    assert ended == (Ended.FAILED, "rank 0: ValueError: x")
+
+
+def test_a_lost_slice_stops_the_others_at_once(world: World) -> None:
+    world.leave("slice-1", SliceState.PREEMPTED, Reason.NODE_DIED, lost=True)
+    seen = world.look()
+    assert seen.departures == {"slice-1": (Departure.PREEMPTED, "node_died")}
+    assert seen.stop_at == NOW
+
+
+@pytest.mark.parametrize(("deadline", "expected"), [(EPOCH + 20.0, 20.0), (EPOCH - 1.0, 0.0), (None, 30.0)])
+def test_a_notice_leaves_the_work_its_time(world: World, deadline: float | None, expected: float) -> None:
+    life = world.leave("slice-1", SliceState.PREEMPTED, Reason.PREEMPTION_NOTICE)
+    life.view.hosts[0].notices = {"gce": deadline}
+    assert world.look().stop_at == NOW + expected
+
+
+def test_an_operators_drain_leaves_the_time_that_was_given_and_charges_nothing(world: World) -> None:
+    life = world.leave("slice-1", SliceState.DRAINING, Reason.OPERATOR)
+    life.drain_grace_s = 12.0
+    seen = world.look()
+    assert (seen.departures["slice-1"][0], seen.stop_at) == (Departure.TAKEN, NOW + 12.0)
+    del world.lives["slice-1"]
+    world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+    ended = world.look().ended
+    assert ended is not None
+    assert ended[0] is Ended.SUPERSEDED
+
+
+def test_the_time_to_stop_is_set_once(world: World) -> None:
+    world.leave("slice-1", SliceState.PREEMPTED, Reason.NODE_DIED, lost=True)
+    world.attempt.stop_at = 42.0
+    assert world.look().stop_at == 42.0
+    assert next_look(world.attempt) == 42.0
+    world.attempt.stopped = True
+    assert next_look(world.attempt) == FOREVER
+
+
+class TestDeadAgent:
+    def test_on_a_living_node_charges_failures_after_a_look_at_the_nodes(self, world: World) -> None:
+        life = world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
+        life.view.hosts[0].lost = Loss(Reason.AGENT_DIED, "exit code 1")
+        world.end("slice-1", Outcome(OutcomeKind.STOPPED))
+        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+        assert world.look().ended is None
+        ended = world.look(NOW + 2.0, nodes_every_s=1.0).ended
+        assert ended is not None
+        assert ended[0] is Ended.FAILED
+
+    def test_on_a_node_that_proves_dead_charges_preemptions(self, world: World) -> None:
+        life = world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
+        life.view.hosts[0].lost = Loss(Reason.AGENT_DIED, "exit code 1")
+        assert world.look().departures["slice-1"][0] is Departure.FAILED
+        life.view.hosts[0].lost = Loss(Reason.NODE_DIED, "dead")
+        assert world.look().departures["slice-1"][0] is Departure.PREEMPTED
+
+    def test_a_verdict_stands_when_the_slice_is_gone(self, world: World) -> None:
+        world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
+        world.look()
+        del world.lives["slice-1"]
+        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+        ended = world.look().ended
+        assert ended is not None
+        assert ended[0] is Ended.FAILED
+
+
+def test_waits_until_nothing_of_it_runs_on_any_slice(world: World) -> None:
+    world.leave("slice-1", SliceState.PREEMPTED, Reason.NODE_DIED, lost=True)
+    world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+    assert world.look().ended is None
+    del world.lives["slice-1"]
+    ended = world.look().ended
+    assert ended is not None
+    assert ended[0] is Ended.PREEMPTED
+
+
+def test_a_cancelled_run_is_stopped_at_once_with_the_grace_in_the_request(world: World) -> None:
+    world.run.cancel_grace_s = 9.0
+    assert world.look().stop_at == NOW
+    world.end("slice-1", Outcome(OutcomeKind.STOPPED))
+    world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+    ended = world.look().ended
+    assert ended is not None
+    assert ended[0] is Ended.CANCELLED

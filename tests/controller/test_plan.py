@@ -1,0 +1,314 @@
+"""`plan` decides, in commands, from the whole picture alone."""
+
+import copy
+import random
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import given, settings
+
+from sliceform.controller.attempts import Attempt, Ended, RunOptions, RunRecord
+from sliceform.controller.life import Life
+from sliceform.controller.observed import Notice
+from sliceform.controller.plan import Picture, free_slices, pauses_growth, plan
+from sliceform.controller.policy import Backoff, Growth, Places
+from sliceform.controller.requests import AttemptSpec
+from sliceform.controller.settings import Settings
+from sliceform.controller.spec import Desired, parse_sizes
+from sliceform.controller.step import Step
+from sliceform.states import HOST_TABLE, SLICE_TABLE
+from sliceform.states.hosts import HostState
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import LIVE, SliceState, SliceTrigger
+from sliceform.states.table import Kind
+
+NOW = 1000.0
+COMMANDS = {row.trigger for table in (SLICE_TABLE, HOST_TABLE) for row in table.rows if row.kind is Kind.COMMAND}
+HOSTS = {
+    SliceState.PENDING: HostState.PENDING,
+    SliceState.PLACED: HostState.PLACED,
+    SliceState.READY: HostState.READY,
+    SliceState.RUNNING: HostState.RUNNING,
+    SliceState.PREEMPTED: HostState.PREEMPTED,
+    SliceState.DRAINING: HostState.DRAINING,
+}
+
+
+def picture(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[RunRecord, ...] = ()) -> Picture:
+    """Return a fleet whose slices are in the states that the words begin with, oldest first."""
+    wish = Settings(settle_s=30.0, surplus_s=300.0)
+    lives = {}
+    for number, word in enumerate(states.split(), 1):
+        life = Life.begin(f"slice-{number}", 2, generation=0, replaces=None, avoided=frozenset())
+        life.record.state = SliceState(word)
+        for host in life.record.hosts:
+            host.state = HOSTS[life.record.state]
+        lives[life.record.id] = life
+    return Picture(
+        settings=wish,
+        desired=Desired(parse_sizes(sizes), spares),
+        lives=lives,
+        runs=list(runs),
+        places=Places(wish),
+        growth=Growth(wish.surplus_s),
+        backoff=Backoff(0.5, 60.0, random.Random(0)),
+        hosts=2,
+        unreplaced=[],
+        next_number=len(lives) + 1,
+        now=NOW,
+        epoch=NOW + 5000.0,
+    )
+
+
+def run(number: int = 1, sizes: tuple[int, ...] | None = None, *, previous: tuple[str, ...] = ()) -> RunRecord:
+    made = RunRecord(f"run-{number}", None, RunOptions(sizes=sizes), 0.0, 0.0, lambda _: None)
+    if previous:
+        made.attempts = [Attempt(AttemptSpec("x/1", "x", 1, previous, 2, None), 0.0, ended=Ended.PREEMPTED)]
+    return made
+
+
+def drained(fleet: Picture) -> list[str]:
+    return [step.life for step in plan(fleet).steps if step.rank is None and step.trigger is SliceTrigger.DRAIN]
+
+
+def created(fleet: Picture) -> list[Step]:
+    return [step for step in plan(fleet).steps if step.trigger is SliceTrigger.CREATE]
+
+
+class TestWhateverThePicture:
+    @given(st.data())
+    @settings(max_examples=60)
+    def test_yields_only_commands_that_the_tables_allow(
+        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+    ) -> None:
+        fleet = data.draw(any_picture)
+        states: dict[str, Any] = {}
+        for life in fleet.lives.values():
+            states[life.record.id] = life.record.state
+            states |= {host.id: host.state for host in life.record.hosts}
+        for step in plan(fleet).steps:
+            assert step.trigger in COMMANDS
+            table: Any = SLICE_TABLE if step.rank is None else HOST_TABLE
+            row = table.row(states.get(step.key), step.trigger)
+            assert row is not None, step
+            states[step.key] = row.dest
+
+    @given(st.data())
+    @settings(max_examples=60)
+    def test_changes_nothing_and_decides_the_same_again(
+        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+    ) -> None:
+        fleet = data.draw(any_picture)
+        before = copy.deepcopy([life.view for life in fleet.lives.values()]), fleet.next_number, list(fleet.unreplaced)
+        versions = [life.version for life in fleet.lives.values()]
+        assert plan(fleet) == plan(fleet)
+        assert pauses_growth(fleet) == pauses_growth(fleet)
+        after = [life.view for life in fleet.lives.values()], fleet.next_number, list(fleet.unreplaced)
+        assert after == before
+        assert [life.version for life in fleet.lives.values()] == versions
+
+    @given(st.data())
+    @settings(max_examples=60)
+    def test_running_slices_go_only_when_told_to(
+        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+    ) -> None:
+        fleet = data.draw(any_picture)
+        for step in plan(fleet).steps:
+            life = fleet.lives.get(step.life)
+            if step.trigger is SliceTrigger.DRAIN and life and life.record.state is SliceState.RUNNING:
+                assert fleet.closing_grace_s is not None or life.drain_grace_s is not None
+
+    @given(st.data())
+    @settings(max_examples=60)
+    def test_a_blind_controller_gives_nothing_back_of_its_own_accord(
+        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+    ) -> None:
+        fleet = data.draw(any_picture)
+        fleet.blind = True
+        assert not pauses_growth(fleet)
+        for step in plan(fleet).steps:
+            assert step.reason not in {Reason.SCALE_DOWN, Reason.SURPLUS}
+
+    @given(st.data())
+    @settings(max_examples=60)
+    def test_no_slice_goes_to_two_runs(self, any_picture: st.SearchStrategy[Picture], data: st.DataObject) -> None:
+        fleet = data.draw(any_picture)
+        given_away = [member for start in plan(fleet).starts for member in start.members]
+        assert len(given_away) == len(set(given_away))
+        going = set(drained(fleet))
+        assert not going & set(given_away)
+
+    @given(st.data())
+    @settings(max_examples=60)
+    def test_never_more_slices_than_desired_come_of_it(
+        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+    ) -> None:
+        fleet = data.draw(any_picture)
+        live = sum(life.record.state in LIVE for life in fleet.lives.values())
+        assert live + len({step.life for step in created(fleet)}) <= max(live, fleet.desired.target) + len(
+            set(drained(fleet))
+        )
+
+
+class TestCount:
+    def test_a_converged_fleet_needs_nothing(self) -> None:
+        for fleet in (picture("ready ready", 2), picture("running ready", [1, 2]), picture("ready ready", 1, spares=1)):
+            assert not plan(fleet)
+            assert plan(fleet).steps == ()
+
+    def test_what_is_missing_is_created_with_its_hosts(self) -> None:
+        steps = created(picture("ready", 3))
+        assert [step.life for step in steps] == ["slice-2", "slice-3"]
+        assert {step.reason for step in steps} == {Reason.DESIRED}
+        hosts = [step.rank for step in plan(picture("ready", 2)).steps]
+        assert hosts == [None, 0, 1]
+
+    def test_preempted_and_draining_slices_never_stand_in_the_way(self) -> None:
+        fleet = picture("preempted draining ready", 2)
+        fleet.lives["slice-1"].record.since = NOW
+        fleet.lives["slice-1"].record.run_id = "run-1/1"
+        assert [step.life for step in created(fleet)] == ["slice-4"]
+
+    def test_a_replacement_says_whom_it_replaces(self) -> None:
+        fleet = picture("ready", 3)
+        fleet.unreplaced = ["slice-7"]
+        first, second = created(fleet)
+        assert (first.cause, first.reason, first.detail) == ("slice-7", Reason.REPLACEMENT, "replaces slice-7")
+        assert (second.cause, second.reason) == (None, Reason.DESIRED)
+
+    def test_creation_waits_for_the_backoff(self) -> None:
+        fleet = picture("", 1)
+        fleet.backoff.until = NOW + 5.0
+        decision = plan(fleet)
+        assert (decision.steps, decision.due) == ((), NOW + 5.0)
+
+    def test_scale_down_takes_pending_then_placed_then_idle_newest_first_and_never_what_runs(self) -> None:
+        states = "ready pending running placed ready pending placed running"
+        order = ["slice-6", "slice-2", "slice-7", "slice-4", "slice-5", "slice-1"]
+        for wanted in range(1, 8):
+            assert drained(picture(states, wanted)) == order[: 8 - wanted]
+
+    def test_a_slice_that_drains_takes_its_hosts_along(self) -> None:
+        steps = plan(picture("ready ready", 1)).steps
+        assert [(step.key, step.cause) for step in steps] == [
+            ("slice-2", None),
+            ("slice-2/0", "slice-2"),
+            ("slice-2/1", "slice-2"),
+        ]
+
+    def test_hosts_of_an_expired_slice_follow_it(self) -> None:
+        fleet = picture("draining", 1)
+        fleet.lives["slice-1"].record.hosts[1].state = HostState.PLACED
+        assert [step.key for step in plan(fleet).steps if step.trigger != "create"] == ["slice-1/1"]
+
+
+class TestSizes:
+    def test_aims_for_the_largest(self) -> None:
+        assert len(created(picture("ready ready", [2, 4]))) == 2
+
+    def test_surplus_goes_back_after_a_while_and_growth_pauses(self) -> None:
+        fleet = picture("ready ready ready pending", [2, 4])
+        fleet.growth.changed_at = NOW - 299.0
+        assert not pauses_growth(fleet)
+        assert plan(fleet).steps == ()
+        assert plan(fleet).due == NOW + 1.0
+        fleet.now = NOW + 1.0
+        assert pauses_growth(fleet)
+        fleet.growth.pause(fleet.now)
+        assert drained(fleet) == ["slice-4", "slice-3"]
+        assert plan(fleet).steps[0].reason is Reason.SURPLUS
+        assert plan(fleet).due == fleet.growth.paused_until
+
+    def test_growth_resumes(self) -> None:
+        fleet = picture("ready ready", [2, 4])
+        fleet.growth.pause(NOW)
+        assert plan(fleet).steps == ()
+        fleet.now = fleet.growth.paused_until
+        assert len(created(fleet)) == 2
+
+    def test_spares_are_no_surplus(self) -> None:
+        fleet = picture("ready ready ready pending pending", [2, 4], spares=1)
+        assert not pauses_growth(fleet)
+
+    def test_running_slices_are_no_surplus(self) -> None:
+        assert not pauses_growth(picture("running running running pending", [2, 4]))
+
+
+class TestPreempted:
+    def test_goes_at_once_if_it_was_lost(self) -> None:
+        fleet = picture("preempted", 1)
+        fleet.lives["slice-1"].record.lost = True
+        assert plan(fleet).steps[0].reason is Reason.LOST
+
+    def test_goes_when_its_work_is_gone(self) -> None:
+        fleet = picture("preempted", 1)
+        life = fleet.lives["slice-1"]
+        life.record.run_id, life.record.since = "run-1/1", NOW
+        assert drained(fleet) == []
+        for host in life.view.hosts:
+            host.gone = "run-1/1"
+        assert drained(fleet) == ["slice-1"]
+
+    def test_goes_at_the_deadline_of_the_notice_else_after_the_usual_grace(self) -> None:
+        fleet = picture("preempted", 1)
+        life = fleet.lives["slice-1"]
+        life.record.run_id, life.record.since = "run-1/1", NOW
+        assert plan(fleet).due == NOW + 30.0
+        life.view.hosts[0].notices = {"gce": fleet.epoch + 7.0}
+        assert plan(fleet).due == NOW + 7.0
+        fleet.now, fleet.epoch = NOW + 7.0, fleet.epoch + 7.0
+        assert drained(fleet) == ["slice-1"]
+        assert plan(fleet).steps[0].reason is Reason.GRACE_OVER
+
+    def test_closing_and_operators_take_what_runs(self) -> None:
+        fleet = picture("running pending preempted draining", 2)
+        fleet.closing_grace_s = 5.0
+        assert drained(fleet) == ["slice-1", "slice-2", "slice-3"]
+        assert created(fleet) == []
+        fleet = picture("running ready", 2)
+        fleet.lives["slice-1"].drain_grace_s = 5.0
+        assert drained(fleet) == ["slice-1"]
+        assert [step.cause for step in created(fleet)] == ["slice-1"]
+
+
+class TestRuns:
+    def test_start_at_once_on_the_largest_size(self) -> None:
+        (start,) = plan(picture("ready ready", [1, 2], runs=(run(),))).starts
+        assert start == ("run-1", ("slice-1", "slice-2"))
+
+    def test_start_smaller_once_nothing_was_added_for_a_while(self) -> None:
+        fleet = picture("ready ready pending pending", [2, 4], runs=(run(),))
+        fleet.growth.changed_at = NOW - 29.0
+        assert (plan(fleet).starts, plan(fleet).due) == ((), NOW + 1.0)
+        fleet.now = NOW + 1.0
+        assert plan(fleet).starts[0].members == ("slice-1", "slice-2")
+
+    def test_first_come_first_served(self) -> None:
+        fleet = picture("ready ready", 3, runs=(run(1, (3,)), run(2, (1,))))
+        assert plan(fleet).starts == ()
+        fleet = picture("ready ready ready", 3, runs=(run(1, (2,)), run(2, (1,)), run(3, (1,))))
+        assert [(start.run_id, len(start.members)) for start in plan(fleet).starts] == [("run-1", 2), ("run-2", 1)]
+
+    def test_one_that_backs_off_holds_nobody_up(self) -> None:
+        first, second = run(1, (1,)), run(2, (1,))
+        first.not_before = NOW + 3.0
+        decision = plan(picture("ready", 1, runs=(first, second)))
+        assert [start.run_id for start in decision.starts] == ["run-2"]
+        assert decision.due == NOW + 3.0
+
+    def test_one_that_is_being_cancelled_gets_nothing(self) -> None:
+        waiting = run()
+        waiting.cancel_grace_s = 0.0
+        assert plan(picture("ready", 1, runs=(waiting,))).starts == ()
+
+    def test_survivors_keep_their_rank(self) -> None:
+        again = run(1, previous=("slice-9", "slice-2"))
+        (start,) = plan(picture("ready ready", 2, runs=(again,))).starts
+        assert start.members == ("slice-1", "slice-2")
+
+    def test_slices_under_notice_or_to_be_drained_are_not_free(self) -> None:
+        fleet = picture("ready ready ready running", 4)
+        fleet.lives["slice-1"].view.hosts[0].notices = {"gce": None}
+        fleet.lives["slice-2"].drain_grace_s = 0.0
+        assert fleet.lives["slice-1"].view.hosts[0].notice == Notice("gce", None)
+        assert free_slices(list(fleet.lives.values())) == ["slice-3"]

@@ -1,0 +1,104 @@
+"""What is remembered between ticks: backoff, places to keep away from, when to stop growing."""
+
+import random
+
+import hypothesis.strategies as st
+from hypothesis import given
+
+from sliceform.controller.observed import Node
+from sliceform.controller.policy import AvoidCause, Backoff, Growth, Places
+from sliceform.controller.settings import Settings
+
+SETTINGS = Settings(avoid_lost_s=300.0, quarantine_after=3, quarantine_s=1800.0)
+
+
+@given(st.integers(0, 1000), st.integers(1, 40))
+def test_backoff_doubles_with_jitter_up_to_its_bound(seed: int, failures: int) -> None:
+    backoff = Backoff(0.5, 60.0, random.Random(seed))
+    for number in range(failures):
+        backoff.failed(100.0)
+        full = min(60.0, 0.5 * 2**number)
+        assert full / 2 <= backoff.until - 100.0 <= full
+    backoff.succeeded()
+    assert (backoff.failures, backoff.until) == (0, 0.0)
+
+
+class TestLostPlace:
+    def test_is_avoided_until_all_its_old_nodes_are_seen_dead(self) -> None:
+        places = Places(SETTINGS)
+        places.lost("a", frozenset({"n1", "n2"}), 0.0, "slice-1: node_died")
+        table = {"n1": Node("n1", alive=False), "n2": Node("n2", alive=True)}
+        assert not places.settle(1.0, table)
+        assert places.names() == {"a"}
+        del table["n2"]
+        assert places.settle(2.0, table)
+        assert places.names() == frozenset()
+
+    def test_is_avoided_at_most_for_a_while(self) -> None:
+        places = Places(SETTINGS)
+        places.lost("a", frozenset({"n1"}), 10.0, "")
+        assert places.due == 310.0
+        assert not places.settle(309.0, {"n1": Node("n1", alive=True)})
+        assert places.settle(310.0)
+        assert places.due == float("inf")
+
+    def test_without_a_look_at_the_nodes_only_time_lets_go(self) -> None:
+        places = Places(SETTINGS)
+        places.lost("a", frozenset({"n1"}), 0.0, "")
+        assert not places.settle(1.0, None)
+        assert places.settle(1.0, {})
+
+    def test_a_second_loss_does_not_begin_anew(self) -> None:
+        places = Places(SETTINGS)
+        places.lost("a", frozenset({"n1"}), 0.0, "first")
+        places.lost("a", frozenset({"n2"}), 100.0, "second")
+        assert (places.avoided["a"].until, places.avoided["a"].detail) == (300.0, "first")
+
+
+class TestFailingPlace:
+    def test_is_quarantined_after_some_failures_whatever_its_nodes_do(self) -> None:
+        places = Places(SETTINGS)
+        assert [places.failed("a", now, "wrong_devices") for now in (0.0, 1.0, 2.0)] == [False, False, True]
+        assert places.avoided["a"].cause is AvoidCause.QUARANTINED
+        assert not places.settle(1801.0, {})
+        assert places.settle(1802.0, {})
+
+    def test_is_forgiven_once_it_has_worked(self) -> None:
+        places = Places(SETTINGS)
+        places.failed("a", 0.0, "")
+        places.failed("a", 0.0, "")
+        places.worked("a")
+        assert not places.failed("a", 0.0, "")
+
+    def test_counts_anew_after_its_quarantine(self) -> None:
+        places = Places(SETTINGS)
+        for _ in range(3):
+            places.failed("a", 0.0, "")
+        places.settle(1800.0)
+        assert not places.failed("a", 1800.0, "")
+
+    def test_the_names_are_those_of_the_moment(self) -> None:
+        places = Places(SETTINGS)
+        assert places.names() == frozenset()
+        places.lost("a", frozenset({"n1"}), 0.0, "")
+        for _ in range(3):
+            places.failed("b", 0.0, "")
+        assert places.names() == {"a", "b"}
+        places.settle(300.0)
+        assert places.names() == {"b"}
+
+
+def test_growth_pauses_twice_as_long_each_time_and_begins_anew_for_another_wish() -> None:
+    growth = Growth(300.0)
+    lengths = []
+    for _ in range(9):
+        growth.pause(1000.0)
+        lengths.append(growth.paused_until - 1000.0)
+    assert lengths[:3] == [300.0, 600.0, 1200.0]
+    assert lengths[-1] == 300.0 * 64
+    assert growth.paused(1299.0)
+    growth.resume()
+    assert not growth.paused(1000.0)
+    growth.reset(2000.0)
+    growth.pause(2000.0)
+    assert (growth.changed_at, growth.paused_until) == (2000.0, 2300.0)

@@ -1,0 +1,115 @@
+"""What readers see: immutable values that print, and why something is not there yet."""
+
+from collections.abc import Callable
+
+import pytest
+
+from sliceform.controller.errors import InsufficientSlicesError
+from sliceform.controller.spec import TpuSlice
+
+Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py
+
+
+def test_cannot_be_changed_and_stays_as_it_was(sim_fleet: Make) -> None:
+    world = sim_fleet(1, 2).ready()
+    status = world.fleet.status()
+    with pytest.raises(AttributeError):
+        status.size = 7
+    with pytest.raises(AttributeError):
+        status.slices[0].state = "gone"
+    before = str(status)
+    world.fleet.scale(2)
+    world.ready(2)
+    assert str(status) == before
+    assert status.counts == {"ready": 1}
+
+
+def test_rows_of_slices_that_did_not_change_are_kept(sim_fleet: Make) -> None:
+    world = sim_fleet(2, 3).ready()
+    before = {row.id: row for row in world.rows()}
+    world.sim.kill_host(world.place("slice-1"), 0)
+    world.until(lambda: "slice-3" in world.ids("ready"))
+    assert world.row("slice-2") is before["slice-2"]
+    assert world.ids() == ["slice-2", "slice-3"]
+
+
+def test_shows_every_host_with_its_node(sim_fleet: Make) -> None:
+    world = sim_fleet(1, 1).ready()
+    (row,) = world.rows()
+    assert [host.rank for host in row.hosts] == [0, 1]
+    assert [host.node_id for host in row.hosts] == [world.sim.node_id("v4-16-1", rank) for rank in range(2)]
+    assert {(host.state, host.devices) for host in row.hosts} == {("ready", 4)}
+    assert all(host.address.startswith("10.") for host in row.hosts)
+
+
+def test_prints_as_a_table(sim_fleet: Make) -> None:
+    world = sim_fleet([1, 2], 1, spares=1).ready(1)
+    world.fleet.options(slices=2).submit(int)
+    world.step()
+    lines = str(world.fleet.status()).splitlines()
+    assert lines[0].endswith("1/2 + 1 spare wanted, size 1 reached; 2 pending, 1 ready")
+    assert lines[1] == "2 of 3 slices are not ready yet"
+    assert "slice-1  ready" in lines[2]
+    assert "v4-16-1" in lines[2]
+    assert "2/2 hosts" in lines[2]
+    assert lines[-1].strip() == "run-1: waiting; waits for 2 ready slices that are free; 1 are"
+
+
+def test_effects_in_flight_are_those_of_the_moment(sim_fleet: Make) -> None:
+    world = sim_fleet(1, 0)
+    world.go(2.0)
+    assert world.fleet.status().effects_in_flight == 1
+    world.sim.add_slice()
+    world.ready()
+    world.go(2.0)
+    assert world.fleet.status().effects_in_flight == 0
+
+
+def test_runs_that_are_over_are_still_shown(sim_fleet: Make) -> None:
+    world = sim_fleet(1, 1, work_s=0.0).ready()
+    for _ in range(3):
+        world.fleet.run(int)
+    assert [(run.id, run.state) for run in world.fleet.status().runs] == [
+        (f"run-{number}", "succeeded") for number in (1, 2, 3)
+    ]
+
+
+class TestWhy:
+    def test_there_is_no_such_pod_type(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 0)
+        world.sim.add_slice(shape=TpuSlice("v4-32"))
+        world.go(2.0)
+        why = world.fleet.why("slice-1")
+        assert why.codes == ("no_such_pod_type",)
+        assert "v4-16" in str(why)
+
+    def test_the_chips_are_held_by_another(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1)
+        world.sim.hold("v4-16-1", by="job-of-somebody")
+        world.go(2.0)
+        why = world.fleet.why("slice-1")
+        assert why.codes == ("chips_held",)
+        assert why.findings[0].subject == "job-of-somebody"
+
+    def test_a_host_is_missing(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1)
+        world.sim.kill_host("v4-16-1", 1)
+        world.go(2.0)
+        why = world.fleet.why()
+        assert why.codes == ("host_missing",)
+        assert why.slices[0].findings[0].subject.rpartition("/")[2] == "1"
+        assert "0 of 1 slices ready" in str(why)
+
+    def test_a_ready_slice_needs_no_reason(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1).ready()
+        why = world.fleet.why("slice-1")
+        assert (why.findings, why.state) == ((), "ready")
+        assert world.fleet.why().slices == ()
+
+    def test_too_few_slices_in_time_say_why_each_one_is_missing(self, sim_fleet: Make) -> None:
+        world = sim_fleet(2, 1)
+        with pytest.raises(InsufficientSlicesError, match="1 of 2 slices ready") as caught:
+            world.fleet.wait_ready(timeout_s=5.0)
+        assert (caught.value.requested, caught.value.available) == (2, 1)
+        assert list(caught.value.reasons) == ["slice-2"]
+        assert "chips_held" in caught.value.reasons["slice-2"]

@@ -1,0 +1,136 @@
+"""The command line: help, typing errors, exit codes, and the commands that need no Ray."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sliceform.controller.cli import main
+from sliceform.states import HOST_TABLE, SLICE_TABLE, SliceState, mermaid
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    code = main(words)
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["demo", "--help"], ["diagram", "-h"], ["explain", "--help"]])
+def test_help_says_what_there_is_and_what_exit_codes_mean(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "exit codes:" in out
+
+
+def test_without_a_command_the_help_is_shown_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capsys)
+    assert (code, out) == (2, "")
+    assert "demo" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["dmeo"], "did you mean 'demo'?"),
+        (["demo", "--step", "500"], "there is no option --step; did you mean '--steps'?"),
+        (["demo", "--no-faults"], "did you mean '--no-fault'?"),
+        (["diagram", "--fromat", "table"], "did you mean '--format'?"),
+        (["diagram", "hots"], "did you mean 'host'?"),
+        (["diagram", "--format", "mermad"], "did you mean 'mermaid'?"),
+        (["explain", "runing"], "did you mean 'running'?"),
+        (["explain", "xyzzy"], "there is no state 'xyzzy', only pending, placed"),
+        (["explain"], "STATE"),
+        (["explain", "ready", "set"], "unrecognized arguments: set"),
+        (["demo", "--steps", "99"], "must be a whole number from 100 to 1000000, not '99'"),
+        (["demo", "--steps", "many"], "not 'many'"),
+        (["demo", "--slices", "0"], "from 1 to 8, not '0'"),
+        (["demo", "--slices=-1"], "not '-1'"),
+        (["demo", "--hosts", "3"], "1, 2, 4"),
+        (["demo", "--seed", "1.5"], "not '1.5'"),
+        (["--verison"], "did you mean '--version'?"),
+    ],
+)
+def test_wrong_arguments_are_named_with_what_may_have_been_meant(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_diagram_draws_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(capsys, "diagram") == (0, mermaid(SLICE_TABLE), "")
+    assert run(capsys, "diagram", "host") == (0, mermaid(HOST_TABLE), "")
+    _, table, _ = run(capsys, "diagram", "slice", "--format", "table")
+    assert table.startswith("| trigger | kind | from |")
+    assert all(f"`{row.trigger}`" in table for row in SLICE_TABLE.rows)
+
+
+@pytest.mark.parametrize("state", [*SliceState, "new", "RUNNING"])
+def test_explain_says_what_may_happen_from_every_state(state: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "explain", state)
+    assert code == 0
+    assert "A slice in" in out
+    assert "A host in" in out
+
+
+def test_explain_can_be_asked_for_one_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    _, out, _ = run(capsys, "explain", "ready", "--of", "slice")
+    assert "to running by start (command; asks for launch): A run takes the slice." in out
+    assert "A host in" not in out
+    _, out, _ = run(capsys, "explain", "new", "--of", "host")
+    assert out.startswith("A host in [*] may go\n  to pending by create")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "--version")
+    assert code == 0
+    assert out.startswith("sliceform")
+
+
+def test_ctrl_c_gives_the_code_of_shells(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sliceform.controller.cli._diagram", interrupted)
+    code, _, err = run(capsys, "diagram")
+    assert code == 130
+    assert "interrupted" in err
+
+
+def test_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    code, out, err = run(capsys, "demo")
+    assert (code, out) == (1, "")
+    assert "the demo needs sklearn" in err
+    assert "pip install 'sliceform[demo]'" in err
+
+
+_MAIN = "import sys; from sliceform.controller.cli import main; sys.exit(main())"
+
+
+def test_help_loads_nothing_heavy() -> None:
+    probe = _MAIN.replace("sys.exit(main())", "main(['--help']); print(sorted(sys.modules))")
+    done = subprocess.run([sys.executable, "-c", probe], stdout=subprocess.PIPE, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].strip("[]").replace("'", "").split(", "))
+    assert not loaded & {"ray", "jax", "numpy", "pydantic", "structlog", "transitions", "sklearn"}
+
+
+def test_help_is_quick() -> None:
+    took = []
+    for _ in range(5):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, "-c", _MAIN, "--help"], stdout=subprocess.DEVNULL, check=True)
+        took.append(time.perf_counter() - begin)
+    assert min(took) < 0.3
+
+
+def test_a_reader_that_goes_away_is_no_error_of_ours() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", _MAIN, "diagram"], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert done.returncode == 1
+    assert done.stderr == b""
