@@ -130,6 +130,7 @@ class SliceController:
             grace_s: how long work that runs may go on to checkpoint, seconds; by default `settings.close_grace_s`.
 
         """
+        grace = self.settings.close_grace_s if grace_s is None else _not_negative("grace_s", grace_s)
         with self._lock:
             if self._closed:
                 return
@@ -137,7 +138,6 @@ class SliceController:
             reconciler = self._reconciler
         if reconciler is None:
             return
-        grace = self.settings.close_grace_s if grace_s is None else grace_s
         try:
             reconciler.inbox.ask(lambda: self._begin_close(grace))
             if not self._wait(lambda status: not status.slices, grace + _RELEASE_S):
@@ -194,9 +194,7 @@ class SliceController:
         """
         self._check_open()
         self._row(slice_id)
-        grace = self.settings.drain_grace_s if deadline_s is None else deadline_s
-        if grace < 0:
-            raise ConfigurationError(f"deadline_s must be 0 or more, not {grace}")
+        grace = self.settings.drain_grace_s if deadline_s is None else _not_negative("deadline_s", deadline_s)
         self._request(lambda: self._drain(slice_id, grace))
 
     # What there is.
@@ -429,6 +427,7 @@ class SliceController:
         return run_status(record, "") if self._closed or record.ended is not None else self._call(ask)
 
     def _cancel(self, record: RunRecord, grace_s: float) -> None:
+        _not_negative("grace_s", grace_s)
         if not self._closed:
             self._request(lambda: self._loop.conductor.cancel(record, grace_s))
 
@@ -479,6 +478,12 @@ class Submitter:
     def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RunResult:
         """Submit and wait for the result."""
         return self.submit(fn, *args, **kwargs).result()
+
+
+def _not_negative(name: str, seconds: float) -> float:
+    if not seconds >= 0:
+        raise ConfigurationError(f"{name} must be 0 seconds or more, not {seconds!r}")
+    return seconds
 
 
 def _close_at_exit(fleet: weakref.ref[SliceController]) -> Callable[[], None]:

@@ -12,6 +12,7 @@ import structlog
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.fold import fold_node
 from sliceform.controller.life import Life
+from sliceform.controller.observed import PROCESS_LOSSES
 from sliceform.controller.requests import Assemble, Launch, Notify, Release, Request, Reserve
 from sliceform.controller.step import Step
 from sliceform.controller.sync import earliest_notice
@@ -175,8 +176,11 @@ def _preempted(fleet: Fleet, life: Life, step: Step) -> None:
     life.noted_notice = earliest_notice(life)
     record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice is not None else None
     picture.unreplaced.append(record.id)
-    nodes = frozenset(node for node in (*life.view.nodes, life.view.head_node) if node)
-    for place in _places(life):
+    if step.reason in PROCESS_LOSSES:
+        # The place is as good as before; one where processes die again and again is not.
+        _count_failure(fleet, life, step)
+        return
+    for place, nodes in _lost_places(life):
         picture.places.lost(place, nodes, picture.now, f"{record.id}: {step.reason.value}")
 
 
@@ -186,6 +190,12 @@ def _expired(fleet: Fleet, life: Life, step: Step) -> None:
     if step.reason not in _FAILURES:
         return
     picture.backoff.failed(picture.now)
+    _count_failure(fleet, life, step)
+
+
+def _count_failure(fleet: Fleet, life: Life, step: Step) -> None:
+    """Count against the place that a slice failed there; too often, and it is not used for a while."""
+    picture, record = fleet.picture, life.record
     for place in _places(life):
         if picture.places.failed(place, picture.now, f"{step.reason.value}: {step.detail}"):
             detail = f"{place} is not used for {fleet.settings.quarantine_s:g} s"
@@ -207,6 +217,20 @@ def _released(fleet: Fleet, life: Life, _: Step) -> None:
             users -= {user for user in users if user[0] == record.id}
             if not users:
                 del fleet.users[node or ""]
+
+
+def _lost_places(life: Life) -> list[tuple[str, frozenset[str]]]:
+    """Return what to keep away from after a loss, with the nodes that must be seen dead before it is used again.
+
+    A TPU slice is lost as a whole; elsewhere only the nodes of the hosts that are lost or noticed are.
+    """
+    view = life.view
+    if view.place is not None:
+        return [(view.place, frozenset(node for node in (*view.nodes, view.head_node) if node))]
+    gone = [host for host in view.hosts if host.lost is not None or host.notices]
+    # Silence is not in the view: then it cannot be told which node to keep away from, and all are suspect.
+    nodes = {host.node_id for host in gone or view.hosts if host.node_id}
+    return [(node, frozenset({node})) for node in sorted(nodes)]
 
 
 def _places(life: Life) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from sliceform.controller.life import Life
 from sliceform.controller.observed import (
+    PROCESS_LOSSES,
     AgentFailed,
     AgentUp,
     Assembled,
@@ -77,7 +78,7 @@ def _lose_all(life: Life, loss: Loss) -> bool:
 
 def _lose_node(host: HostView, loss: Loss) -> bool:
     """The node's death says more than the death of a process on it: it replaces such a loss."""
-    if host.lost is not None and host.lost.reason not in {Reason.AGENT_DIED, Reason.PROCESS_LOST}:
+    if host.lost is not None and host.lost.reason not in PROCESS_LOSSES:
         return False
     host.lost = loss
     return True

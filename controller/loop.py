@@ -94,6 +94,9 @@ class Reconciler:
             picture.growth.pause(picture.now)
         decision = plan(picture)
         self._do(decision)
+        if picture.now >= picture.backoff.until:
+            # All that had to be replaced has been; a slice that is created later replaces none of these.
+            picture.unreplaced.clear()
         next_due = min(next_due, decision.due)
         next_due = min(next_due, fleet.outbox.flush(picture.now, self.backend.submit, self._observed))
         self.board.publish()

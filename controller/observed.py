@@ -201,6 +201,10 @@ SliceEvent = (
 Event = NodesSeen | ObservationFailed | SliceEvent
 
 
+#: Losses that say nothing of the node: a process of ours ended on it.
+PROCESS_LOSSES = frozenset({Reason.AGENT_DIED, Reason.PROCESS_LOST})
+
+
 class Loss(NamedTuple):
     """Why a host counts as lost."""
 

@@ -10,13 +10,11 @@ from typing import NamedTuple
 
 from sliceform.controller.attempts import Attempt, Departure, Ended, RunRecord, classify
 from sliceform.controller.life import Life
+from sliceform.controller.observed import PROCESS_LOSSES
 from sliceform.controller.settings import Settings
 from sliceform.controller.sync import FOREVER, earliest_notice, is_lost
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState
-
-#: Losses that say nothing of the node: a process of ours ended on it.
-_PROCESS_LOSSES = frozenset({Reason.AGENT_DIED, Reason.PROCESS_LOST})
 
 
 class Oversight(NamedTuple):
@@ -63,12 +61,12 @@ def _departure(life: Life | None, known: tuple[Departure, str] | None) -> tuple[
     record = life.record
     if record.state not in {SliceState.PREEMPTED, SliceState.DRAINING}:
         return known
-    node_loss = any(host.lost is not None and host.lost.reason not in _PROCESS_LOSSES for host in life.view.hosts)
+    node_loss = any(host.lost is not None and host.lost.reason not in PROCESS_LOSSES for host in life.view.hosts)
     if known is not None:
         return (Departure.PREEMPTED, known[1]) if known[0] is Departure.FAILED and node_loss else known
     if record.state is SliceState.DRAINING and record.reason in {Reason.OPERATOR, Reason.CLOSED}:
         return Departure.TAKEN, record.detail or "drained"
-    if record.reason in _PROCESS_LOSSES and not node_loss:
+    if record.reason in PROCESS_LOSSES and not node_loss:
         return Departure.FAILED, record.detail
     return Departure.PREEMPTED, record.detail
 

@@ -52,7 +52,11 @@ class Screen:
         about = "training"
         if report.kind == "begin":
             origin = f"from the checkpoint of step {report.step}" if report.step else "from the beginning"
-            self.line(about, f"attempt {report.attempt}  {report.world} processes in one JAX world, {origin}")
+            processes = "1 process" if report.world == 1 else f"{report.world} processes"
+            self.line(
+                about,
+                f"attempt {report.attempt}  {processes} in one JAX world, {origin}",
+            )
             self._step_due = 0.0
         elif report.kind == "step" and (time.monotonic() >= self._step_due or report.step == steps):
             self._step_due = time.monotonic() + _STEP_EVERY_S
@@ -122,11 +126,11 @@ def _standstill(evidence: Evidence) -> str:
     kill = evidence.kill
     assert kill is not None
     resumed = evidence.begin(2)
-    again = (
-        f", from the checkpoint of step {resumed}: {max(0, kill.step - resumed)} steps done again" if resumed else ""
-    )
+    again = f", from the checkpoint of step {resumed}" if resumed else ""
+    if resumed and resumed < kill.step:
+        again += f": {kill.step - resumed} steps done again"
     moments = [
-        (f"{kill.host} killed at step {kill.step}", kill.at),
+        (f"{kill.host} killed after step {kill.step}", kill.at),
         (f"loss of {kill.slice_id} noticed", evidence.noticed_at),
         (f"replacement {evidence.replacement or ''} ready", evidence.replaced_at),
         (

@@ -71,6 +71,8 @@ class Plan:
     directory: str
     #: How often rank 0 reports, seconds.
     report_every_s: float = 0.25
+    #: A step takes at least so long, seconds: on a machine that is quick enough, nobody could see what happens.
+    pace_s: float = 0.0
 
     @property
     def digits(self) -> Path:
@@ -115,11 +117,13 @@ def fit(plan: Plan, digits: Digits, *, rank: int = 0, attempt: int = 1) -> dict[
     update = jax.jit(advance, out_shardings=(whole, whole), donate_argnums=0)
     loss = None
     for step in range(first, plan.steps):
+        over_at = time.monotonic() + plan.pace_s
         mine = batch_of(step, plan, len(digits.labels)).reshape(world, -1)[rank]
         images = jax.make_array_from_process_local_data(split, scaled(digits.images[mine]))
         labels = jax.make_array_from_process_local_data(split, digits.labels[mine].astype(np.int32))
         state, loss = update(state, images, labels)
         loss.block_until_ready()
+        time.sleep(max(0.0, over_at - time.monotonic()))
         if tell:
             tell.step(step + 1, loss, functools.partial(local, state))
         if tell and (step + 1) % plan.checkpoint_every == 0:

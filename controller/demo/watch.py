@@ -74,14 +74,14 @@ class Watch:
 
     def look(self) -> bool:
         """Show what is new; return whether anything is."""
-        changes = self._fleet.history.since(self._seen)
-        for change in changes:
-            self._seen = change.seq
-            self._screen.change(change)
         reports = self._reader.new()
         for report in reports:
             self._screen.report(report, self._plan.steps)
         self.reports += reports
+        changes = self._fleet.history.since(self._seen)
+        for change in changes:
+            self._seen = change.seq
+            self._screen.change(change)
         return bool(changes or reports)
 
     def _time_to_kill(self) -> bool:

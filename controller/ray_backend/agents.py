@@ -1,176 +1,182 @@
-"""Start the agents of a slice, hear them beat, and find out what it means when one does not answer."""
+"""Agents: start one per bundle, let each describe its host, hear it, and report its loss.
+
+Everything here runs on the I/O thread but what is said to run elsewhere.
+"""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
-import ray
 import structlog
-from ray.exceptions import ActorUnavailableError, RayActorError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sliceform.controller.backend import FleetIdentity, Sink
-from sliceform.controller.observed import AgentFailed, AgentUp, HostLost
-from sliceform.controller.on_host import bootstrap
-from sliceform.controller.on_host.remote import AgentActor
-from sliceform.controller.ray_backend.held import Agent, Held
-from sliceform.controller.ray_backend.io_thread import IoThread
+from sliceform.controller.observed import AgentFailed, AgentUp, EffectFailed, HostLost
+from sliceform.controller.ray_backend import groups
+from sliceform.controller.ray_backend.beats import Beats
+from sliceform.controller.ray_backend.failures import Unreached, blame, node_gone
+from sliceform.controller.ray_backend.holding import Agent, Holding
 from sliceform.controller.ray_backend.nodes import NodeReader
+from sliceform.controller.ray_backend.reservations import Reservations
+from sliceform.controller.ray_backend.session import Answer, Session
+from sliceform.controller.ray_backend.shipped import Shipped
+from sliceform.controller.ray_backend.suspicion import Suspicion
+from sliceform.controller.requests import Assemble
 from sliceform.states.reasons import Reason
 
 log = structlog.get_logger(__name__)
 
-#: How long a node's raylet may take to accept a connection before its silence says nothing, seconds.
-_CONNECT_S = 1.0
-#: Pause before a host that could not be reached is tried again, seconds.
-_RETRY_S = 0.25
-_CONFIRMERS = 8
-#: How much of Ray's own message is kept, characters.
-_GIST = 160
+#: How soon an agent that could not be reached is called again, seconds: at first, and at most.
+_AGAIN_S = 0.1
+_AGAIN_MAX_S = 1.0
 
 
 class Agents:
-    """All agents of one fleet. Calls are made on the I/O thread; answers are taken on Ray's."""
+    """Starts agents, and answers for what becomes of them."""
 
-    def __init__(self, fleet: FleetIdentity, sink: Sink, io: IoThread, nodes: NodeReader) -> None:
-        """Take where to report, where to call, and what is known of nodes."""
-        self._fleet = fleet
-        self._sink = sink
-        self._io = io
+    def __init__(self, session: Session, nodes: NodeReader, reservations: Reservations, shipped: Shipped) -> None:
+        """Take what it works with; `start` begins."""
+        self._session = session
         self._nodes = nodes
-        self._sources = bootstrap.sources()
-        self._actor = ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)(AgentActor)
-        self._confirmers = ThreadPoolExecutor(_CONFIRMERS, thread_name_prefix="sliceform-confirm")
+        self._reservations = reservations
+        self._shipped = shipped
+        self._beats = Beats(session.sink, session.fleet.settings.beat_s, self._beat_failed)
+        self._suspicion = Suspicion()
+        self._holdings: dict[str, Holding] = {}
 
-    def start(self, held: Held) -> None:
-        """Start an agent in every bundle of the host group, and ask each to describe itself at once."""
-        for rank in range(held.shape.hosts):
-            strategy = PlacementGroupSchedulingStrategy(held.hosts, placement_group_bundle_index=rank)
-            config = {"life": held.life, "rank": rank, "incarnation": self._fleet.incarnation}
-            handle = self._actor.options(scheduling_strategy=strategy).remote(self._sources, config)
-            held.agents.append(Agent(handle))
-        for rank in range(held.shape.hosts):
-            self.describe(held, rank)
+    def start(self) -> None:
+        """Begin to hear."""
+        self._beats.start()
 
-    def describe(self, held: Held, rank: int) -> None:
-        """Ask an agent who it is; its answer is reported, and it is heard from then on."""
-        agent = held.agents[rank]
-        ask(agent.handle.describe.remote(), lambda answer, error: self._described(held, rank, answer, error))
+    def stop(self, timeout_s: float) -> bool:
+        """Stop hearing; return whether the thread ended in time."""
+        self._suspicion.stop()
+        return self._beats.stop(timeout_s)
 
-    def report(self, held: Held, rank: int) -> None:
-        """Report again what an agent has described; ask it if it has not."""
-        agent = held.agents[rank]
-        if agent.node_id is None:
-            if not agent.over:
-                self.describe(held, rank)
+    def assemble(self, holding: Holding, request: Assemble) -> None:
+        """Make the host group and the agents, or say once more what has become of them."""
+        if not holding.held:
             return
-        self._sink.post(AgentUp(held.life, rank, agent.node_id, agent.address, agent.devices, agent.pid))
-
-    def close(self) -> None:
-        """Let go of the threads."""
-        self._confirmers.shutdown(wait=False, cancel_futures=True)
-
-    def _described(self, held: Held, rank: int, answer: Any, error: BaseException | None) -> None:
-        agent = held.agents[rank]
-        if agent.over or held.releasing:
+        if holding.reserved is None:
+            detail = "its reservation is not placed yet"
+            self._session.post(EffectFailed(holding.life, request.effect, detail))
             return
+        if holding.agents:
+            self._reservations.look_at_hosts(holding)
+            for agent in holding.agents:
+                if agent.end is not None:
+                    self._session.post(agent.end)
+                else:
+                    self._describe(agent)
+            return
+        self._holdings[holding.life] = holding
+        if holding.hosts is None:
+            place = request.place or holding.reserved.place
+            assert place is not None
+            name = self._reservations.name(holding.life, "hosts")
+            holding.hosts = groups.pinned_group(name, request.shape, place)
+        # Agents queue on the group: their processes start as soon as it is placed, with nothing asked in between.
+        holding.agents = tuple(self._start(holding, rank) for rank in range(request.shape.hosts))
+        for agent in holding.agents:
+            self._describe(agent)
+        if holding.head is not None:
+            self._reservations.watch_hosts(holding)
+        else:
+            self._reservations.look_at_hosts(holding)
+
+    def forget(self, life: str) -> None:
+        """Drop a life that has been released."""
+        self._holdings.pop(life, None)
+
+    def lose(self, agent: Agent, reason: Reason, detail: str) -> None:
+        """Report a host as lost, once; its whole slice if it is the group that is gone."""
+        if not agent.serves:
+            return
+        rank = None if reason is Reason.GROUP_LOST else agent.rank
+        agent.end = HostLost(agent.life, rank, reason, detail)
+        self._session.post(agent.end)
+        # The node's death says more than the agent's: the sooner it is known, the better.
+        self._nodes.soon()
+
+    def doubt(self, agent: Agent, then: Any) -> None:
+        """Find out whether an agent's raylet is gone beyond doubt; `then(verdict)` runs on the I/O thread."""
+        raylet = self._nodes.raylet(self._node_of(agent))
+        self._suspicion.ask(raylet, lambda verdict: self._session.io.put(partial(then, verdict)))
+
+    def _start(self, holding: Holding, rank: int) -> Agent:
+        strategy = PlacementGroupSchedulingStrategy(
+            placement_group=holding.hosts, placement_group_bundle_index=rank, placement_group_capture_child_tasks=False
+        )
+        config = {"life": holding.life, "rank": rank, "incarnation": self._session.fleet.incarnation}
+        return Agent(holding.life, rank, self._shipped.agent.options(scheduling_strategy=strategy).remote(config))
+
+    def _describe(self, agent: Agent) -> None:
+        self._session.when_done(agent.actor.describe.remote(), partial(self._described, agent))
+
+    def _described(self, agent: Agent, answer: Answer) -> None:
+        if not agent.serves:
+            return
+        error = answer.exception()
         if error is not None:
-            if isinstance(error, ActorUnavailableError):
-                self._io.put(lambda: self.describe(held, rank), _RETRY_S)
-            else:
-                agent.over = True
-                self._sink.post(AgentFailed(held.life, rank, brief(error)))
+            if agent.up is None:
+                self._take_failure(agent, error, self._describe)
             return
-        self._io.put(lambda: self._take_description(held, rank, answer))
-
-    def _take_description(self, held: Held, rank: int, answer: Any) -> None:
-        agent = held.agents[rank]
-        first = agent.node_id is None
-        agent.node_id, agent.address, agent.pid = answer["node_id"], answer["address"], answer["pid"]
-        agent.devices = self._devices(held, agent.node_id)
-        self.report(held, rank)
+        host = answer.result()
+        first = agent.up is None
+        agent.unreached = 0
+        agent.up = AgentUp(
+            agent.life, agent.rank, host["node_id"], host["address"], self._devices(host["node_id"]), int(host["pid"])
+        )
+        self._session.post(agent.up)
         if first:
-            self._listen(held, rank)
+            self._beats.open(agent)
 
-    def _devices(self, held: Held, node_id: str) -> int:
-        """Return how many accelerators of the shape's kind the node has, as its raylet registered them."""
-        name = held.shape.devices_per_host.name
+    def _devices(self, node_id: str) -> int:
+        """Return how many accelerators of the shape's kind a node has in all."""
+        name = self._session.fleet.shape.devices_per_host.name
         if name is None:
             return 0
         self._nodes.row(node_id)
         facts = self._nodes.facts.get(node_id)
         return int(facts.resources.get(name, 0)) if facts is not None else 0
 
-    def _listen(self, held: Held, rank: int) -> None:
-        """Keep one call open on the agent: its answer is a beat, its failure the first sign of a loss."""
-        agent = held.agents[rank]
-        if agent.over or held.releasing:
-            return
-        beat = agent.handle.beat.remote(self._fleet.settings.beat_s)
-        ask(beat, lambda answer, error: self._heard(held, rank, answer, error))
+    def _beat_failed(self, agent: Agent, error: BaseException) -> None:
+        """Take a beat that failed to the I/O thread; called on the thread of the beats."""
+        self._session.io.put(partial(self._take_failure, agent, error, self._beats.open))
 
-    def _heard(self, held: Held, rank: int, answer: Any, error: BaseException | None) -> None:
-        agent = held.agents[rank]
-        if agent.over or held.releasing:
+    def _take_failure(self, agent: Agent, error: BaseException, again: Any) -> None:
+        """Decide what a failed call says of an agent: lost, failed to start, or to be called again."""
+        if not agent.serves:
             return
-        if error is None:
-            self._sink.beat(held.life, rank, raylet_ok=bool(answer))
-            self._io.put(lambda: self._listen(held, rank))
-        elif isinstance(error, ActorUnavailableError):
-            self._confirmers.submit(self._confirm, held, rank, brief(error))
+        verdict = blame(error)
+        if isinstance(verdict, Unreached):
+            self.doubt(agent, partial(self._doubted, agent, error, again))
+        elif agent.up is None and verdict.reason is Reason.AGENT_DIED:
+            log.warning("agent_failed", slice=agent.life, rank=agent.rank, cause=verdict.detail)
+            agent.end = AgentFailed(agent.life, agent.rank, verdict.detail)
+            self._session.post(agent.end)
         else:
-            self._lost(held, rank, error)
+            log.info("agent_lost", slice=agent.life, rank=agent.rank, reason=verdict.reason, cause=verdict.detail)
+            self.lose(agent, verdict.reason, verdict.detail)
 
-    def _lost(self, held: Held, rank: int, error: BaseException) -> None:
-        held.agents[rank].over = True
-        words = brief(error)
-        node_died = isinstance(error, RayActorError) and "node" in words.lower() and "died" in words.lower()
-        row = self._nodes.nodes.get(held.agents[rank].node_id or "")
-        reason = Reason.NODE_DIED if node_died or (row is not None and not row.alive) else Reason.AGENT_DIED
-        self._sink.post(HostLost(held.life, rank, reason, words))
-
-    def _confirm(self, held: Held, rank: int, words: str) -> None:
-        """Find out whether a host that cannot be reached is gone: nobody listens any more where its raylet did."""
-        agent = held.agents[rank]
-        facts = self._nodes.facts.get(agent.node_id or "")
-        if facts is not None and refused(facts.raylet):
-            agent.over = True
-            where = ":".join(map(str, facts.raylet))
-            self._sink.post(HostLost(held.life, rank, Reason.NODE_DIED, f"its raylet at {where} is gone; {words}"))
+    def _doubted(self, agent: Agent, error: BaseException, again: Any, refused: bool) -> None:  # noqa: FBT001
+        if not agent.serves:
             return
-        self._io.put(lambda: self._listen(held, rank), _RETRY_S)
+        if refused:
+            verdict = node_gone(f"its raylet refuses connections ({type(error).__name__})")
+            log.info("agent_lost", slice=agent.life, rank=agent.rank, reason=verdict.reason, cause=str(error))
+            self.lose(agent, verdict.reason, verdict.detail)
+            return
+        delay_s = min(_AGAIN_MAX_S, _AGAIN_S * 2 ** min(agent.unreached, 10))
+        agent.unreached += 1
+        log.info("agent_unreached", slice=agent.life, rank=agent.rank, times=agent.unreached, cause=str(error))
+        self._session.io.put(partial(again, agent), delay_s)
 
-
-def refused(address: tuple[str, int]) -> bool:
-    """Whether a connection is refused; one that is accepted or times out says nothing."""
-    try:
-        with socket.create_connection(address, timeout=_CONNECT_S):
-            return False
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
-
-
-def brief(error: BaseException) -> str:
-    """Return what kind of error it is and the gist of Ray's long message, on one line."""
-    text = " ".join(str(error).split())
-    gist = text if len(text) <= _GIST else text[:_GIST].rsplit(" ", 1)[0] + " ..."
-    return f"{type(error).__name__}: {gist}"
-
-
-def ask(ref: Any, then: Callable[[Any, BaseException | None], None]) -> None:
-    """Call `then(answer, error)` on Ray's thread when a reference resolves; it must not wait, nor call Ray."""
-
-    def done(future: Any) -> None:
-        try:
-            error = future.exception()
-            then(None if error is not None else future.result(), error)
-        except Exception:
-            # concurrent.futures would swallow it.
-            log.exception("answer_not_taken")
-
-    ref.future().add_done_callback(done)
+    def _node_of(self, agent: Agent) -> str | None:
+        """Return the node that an agent is on, as far as it is known."""
+        if agent.up is not None:
+            return agent.up.node_id
+        holding = self._holdings.get(agent.life)
+        if holding is None or holding.assembled is None:
+            return None
+        return holding.assembled.nodes[agent.rank]

@@ -1,21 +1,33 @@
-"""Use this process's Ray connection, or make one; refuse what cannot carry a fleet, with nothing touched."""
+"""Use this process's Ray connection, or make one; refuse what cannot carry a fleet, with nothing touched.
+
+A connection that was made here is left open: values of runs may be fetched after the fleet is closed. Ray closes it
+when the process ends.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import socket
 
 import ray
 
-from sliceform.controller.errors import RayClientError, RayUnreachableError, RayVersionError
+from sliceform.controller.errors import ClusterError, RayClientError, RayUnreachableError, RayVersionError
 from sliceform.controller.ray_backend import private
 
-#: The first Ray with all that is used here: label selectors per bundle among them.
+#: The first Ray with all that is used here, label selectors per bundle among them.
 MINIMUM = (2, 60)
+#: How long the address of a cluster may take to accept a connection, seconds.
+_PROBE_S = 5.0
+_HOST_PORT = re.compile(r"(?P<host>[^/]+):(?P<port>\d+)")
 
 
-def connect() -> bool:
-    """Connect to Ray; return whether a connection was made (False: the process had one).
+def connect(address: str | None = None) -> str:
+    """Connect to Ray unless the process is connected; return the id of the job that owns all we create.
+
+    Args:
+        address: as `ray.init` takes it; None = the variable `RAY_ADDRESS`, else the cluster on this machine.
 
     Raises:
         RayVersionError: Ray is older than 2.60.
@@ -23,22 +35,32 @@ def connect() -> bool:
         RayUnreachableError: there is no cluster.
 
     """
-    check_version(ray.__version__)
-    address = os.environ.get("RAY_ADDRESS", "")
-    if private.client_connected() or (not ray.is_initialized() and address.startswith("ray://")):
+    check_version(private.describe_version())
+    wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
+    if private.client_connected() or (not ray.is_initialized() and wanted.startswith("ray://")):
         raise RayClientError(
-            "Ray Client (ray://) cannot carry a fleet: run the driver on the cluster, for example with `ray job submit`"
+            "Ray Client (ray://) cannot carry a fleet, which lives and dies with its driver: run the driver on the "
+            "cluster, for example with `ray job submit`, and connect with the address of the GCS or `auto`"
         )
-    if ray.is_initialized():
-        return False
-    try:
-        ray.init(address="auto", log_to_driver=False, logging_level=logging.WARNING)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RayUnreachableError(
-            "no Ray cluster was found; call ray.init() first for one on this machine, "
-            f"or set RAY_ADDRESS to the cluster's address ({error})"
-        ) from error
-    return True
+    if not ray.is_initialized():
+        _probe(wanted)
+        try:
+            ray.init(address=wanted, logging_level=logging.WARNING)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            raise _unreachable(wanted, error) from error
+    return current_job()
+
+
+def current_job() -> str:
+    """Return the id of the job of the present connection.
+
+    Raises:
+        ClusterError: this process is not connected. Ray would start a cluster of its own at the next call.
+
+    """
+    if not ray.is_initialized():
+        raise ClusterError("the connection to Ray is closed")
+    return str(ray.get_runtime_context().get_job_id())
 
 
 def check_version(version: str) -> None:
@@ -48,9 +70,28 @@ def check_version(version: str) -> None:
         RayVersionError: it is older than `MINIMUM`.
 
     """
-    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    if parts < MINIMUM:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and tuple(map(int, numbers.groups())) < MINIMUM:
         wanted = ".".join(map(str, MINIMUM))
         raise RayVersionError(
-            f"Ray {version} is too old: sliceform needs {wanted} or newer on the driver and all nodes"
+            f"Ray {version} is too old: install {wanted} or newer on the driver and on all nodes of the cluster"
         )
+
+
+def _probe(address: str) -> None:
+    """See whether anything listens, where that can be seen: Ray itself would go on trying for a minute."""
+    found = _HOST_PORT.fullmatch(address)
+    if found is None:
+        return
+    try:
+        socket.create_connection((found["host"].strip("[]"), int(found["port"])), timeout=_PROBE_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> RayUnreachableError:
+    text = str(error).strip().partition("\n")[0] or repr(error)
+    if address == "auto":
+        advice = "call ray.init() first for one on this machine alone, or set RAY_ADDRESS to a cluster's address"
+        return RayUnreachableError(f"no Ray cluster was found: {advice} ({text})")
+    return RayUnreachableError(f"no Ray cluster answers at {address}: is it up, and is this its GCS address? ({text})")

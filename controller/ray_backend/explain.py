@@ -1,104 +1,163 @@
-"""Find out why a slice is not there: read the node table and all groups, and say what stands in the way."""
+"""Why a slice is not there: what in the cluster stands in its way, by name.
+
+Reads the node table and the table of all groups, which is slow on large clusters; called on the user's thread only.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group_table
 
 from sliceform.controller.backend import Finding
-from sliceform.controller.observed import Node
-from sliceform.controller.ray_backend.nodes import decode_all
+from sliceform.controller.ray_backend import private
+from sliceform.controller.ray_backend.holding import Holding, Stage
+from sliceform.controller.ray_backend.nodes import NODE_ID, POD_TYPE, SLICE_NAME, WORKER_ID
 from sliceform.controller.spec import SliceShape, TpuSlice
 
-#: Group states in which bundles hold resources.
-_HOLDING = {"CREATED", "PREPARED", "RESCHEDULING"}
+Row = Mapping[str, Any]
 
 
-def explain(own: str, shape: SliceShape, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
-    """Say why the life whose groups' names begin with `own` is not ready; reads the whole group table."""
-    rows = ray.nodes()
-    nodes = [node for node in decode_all(rows, {}).values() if node.alive]
-    resources = {row["NodeID"]: row.get("Resources") or {} for row in rows}
-    holders = list(_holders(own))
-    if isinstance(shape, TpuSlice):
-        found = _tpu(shape, place, avoid, nodes, holders)
-    else:
-        found = _free(shape, avoid, nodes, resources, holders)
-    return tuple(found) or (Finding("waiting", "nothing stands in the way; Ray has not placed it yet"),)
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """One look at the cluster."""
+
+    #: Living nodes.
+    nodes: tuple[Row, ...]
+    #: Node id -> (group's name, resources of its bundles there), without the groups of the life in question.
+    held: Mapping[str, tuple[tuple[str, frozenset[str]], ...]]
+    #: Node id -> what is free there; None if Ray does not tell.
+    free: Mapping[str, Mapping[str, float]] | None
 
 
-def _holders(own: str) -> Iterable[tuple[str, str, Mapping[str, float]]]:
-    """Return (group name, node id, resources) of every bundle that is held by somebody else."""
-    for table in placement_group_table().values():
-        if table["state"] not in _HOLDING or table["name"].startswith(own):
+def look(own_prefix: str) -> Cluster:
+    """Look at the cluster now; groups whose name begins with `own_prefix` are left out."""
+    held: dict[str, list[tuple[str, frozenset[str]]]] = defaultdict(list)
+    for group_id, row in placement_group_table().items():
+        if row["state"] == "REMOVED" or row["name"].startswith(own_prefix):
             continue
-        name = table["name"] or f"an unnamed group ({table['placement_group_id'][:8]})"
-        for index, node in table["bundles_to_node_id"].items():
+        name = row["name"] or f"without a name, {group_id}"
+        for index, node in row["bundles_to_node_id"].items():
             if node:
-                bundles = table["bundles"]
-                yield name, node, bundles[index] if index in bundles else bundles[str(index)]
+                held[node].append((name, frozenset(row["bundles"][index])))
+    nodes = tuple(row for row in ray.nodes() if row["Alive"])
+    return Cluster(nodes, {node: tuple(rows) for node, rows in held.items()}, private.available_resources())
 
 
-def _tpu(
-    shape: TpuSlice,
-    place: str | None,
-    avoid: frozenset[str],
-    nodes: list[Node],
-    holders: list[tuple[str, str, Mapping[str, float]]],
-) -> list[Finding]:
-    same = [node for node in nodes if node.pod_type == shape.pod_type]
-    if not same:
-        there = sorted({node.pod_type for node in nodes if node.pod_type})
-        text = f"no node of pod type {shape.pod_type} is in the cluster; there is {', '.join(there) or 'no TPU'}"
-        return [Finding("no_such_pod_type", text, shape.pod_type)]
-    places = {place} if place is not None else {node.place for node in same if node.place}
-    found: list[Finding] = []
-    for name in sorted(places):
-        hosts = {node.worker_id: node for node in same if node.place == name}
-        missing = [rank for rank in range(shape.hosts) if rank not in hosts]
-        found += [
-            Finding("host_missing", f"worker {rank} of slice {name} is not in the cluster", f"{name}/{rank}")
-            for rank in missing
-        ]
+def explain(
+    cluster: Cluster, holding: Holding | None, shape: SliceShape, place: str | None, avoid: frozenset[str]
+) -> tuple[Finding, ...]:
+    """Say why a life is not ready, most telling first; nothing if all of its agents have answered."""
+    if holding is not None and holding.stage is not Stage.HELD:
+        return (Finding("waiting", "it is being released"),)
+    if holding is not None and holding.assembled is not None:
+        return tuple(_agents(holding))
+    if holding is not None and holding.refused is not None:
+        return (Finding("refused", holding.refused.detail),)
+    if isinstance(shape, TpuSlice):
+        if holding is not None and holding.reserved is not None:
+            place = holding.reserved.place
+        return _tpu(cluster, shape, place, avoid)
+    return _plain(cluster, shape, avoid)
+
+
+def _agents(holding: Holding) -> Iterator[Finding]:
+    for agent in holding.agents:
+        if agent.end is not None:
+            yield Finding("host_missing", f"host {agent.rank} is lost: {agent.end.detail}", str(agent.rank))
+        elif agent.up is None:
+            yield Finding("waiting", f"the agent of host {agent.rank} has not answered yet", str(agent.rank))
+    if not holding.agents:
+        yield Finding("waiting", "its hosts are placed; its agents are about to start")
+
+
+def _tpu(cluster: Cluster, shape: TpuSlice, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    slices: dict[str, dict[str, Row]] = defaultdict(dict)
+    for row in cluster.nodes:
+        labels = row["Labels"]
+        if labels.get(POD_TYPE) == shape.pod_type and SLICE_NAME in labels:
+            slices[labels[SLICE_NAME]][labels.get(WORKER_ID, "")] = row
+    if place is not None:
+        found = [*_missing(place, shape, slices.get(place, {})), *_held(cluster, shape, place, slices.get(place, {}))]
+        return tuple(found) or (Finding("waiting", f"Ray is placing its hosts on {place}"),)
+    if not slices:
+        return (_no_such_pod_type(cluster, shape),)
+    found = []
+    for name, hosts in sorted(slices.items()):
         if name in avoid:
-            found.append(Finding("avoided", f"slice {name} is not used now", name))
-        wanted = {shape.head_resource, "TPU"} if place is None else {"TPU"}
-        found += [
-            Finding("chips_held", f"worker {rank} of slice {name}: {_names(wanted, bundle)} held by {group}", group)
-            for rank, node in sorted(hosts.items(), key=lambda item: item[0] or 0)
-            for group, where, bundle in holders
-            if where == node.id and wanted & bundle.keys()
-        ]
-    order = {"chips_held": 0, "host_missing": 1, "avoided": 2}
-    return sorted(found, key=lambda finding: order[finding.code])
+            found.append(Finding("avoided", f"slice {name} was lost or keeps failing, and is not used now", name))
+        else:
+            found += [*_missing(name, shape, hosts), *_held(cluster, shape, name, hosts)]
+    return tuple(found) or (Finding("waiting", "Ray is placing its reservation"),)
 
 
-def _names(wanted: set[str], bundle: Mapping[str, float]) -> str:
-    return " and ".join(sorted(wanted & bundle.keys()))
+def _no_such_pod_type(cluster: Cluster, shape: TpuSlice) -> Finding:
+    there = sorted({row["Labels"][POD_TYPE] for row in cluster.nodes if POD_TYPE in row["Labels"]})
+    text = f"no living node is part of a {shape.pod_type} slice; pod types there are: {', '.join(there) or 'none'}"
+    return Finding("no_such_pod_type", text, shape.pod_type)
 
 
-def _free(
-    shape: SliceShape,
-    avoid: frozenset[str],
-    nodes: list[Node],
-    resources: Mapping[str, Mapping[str, float]],
-    holders: list[tuple[str, str, Mapping[str, float]]],
-) -> list[Finding]:
-    fit = [
-        node for node in nodes if all(resources[node.id].get(name, 0) >= need for name, need in shape.bundle.items())
+def _missing(place: str, shape: TpuSlice, hosts: Mapping[str, Row]) -> Iterator[Finding]:
+    for worker_id in map(str, range(shape.hosts)):
+        if worker_id not in hosts:
+            text = f"slice {place} has no living node with worker id {worker_id}"
+            yield Finding("host_missing", text, f"{place}/{worker_id}")
+
+
+def _held(cluster: Cluster, shape: TpuSlice, place: str, hosts: Mapping[str, Row]) -> Iterator[Finding]:
+    wanted = {shape.head_resource, *shape.bundle} - {"CPU", "memory"}
+    holders: dict[str, set[str]] = defaultdict(set)
+    for worker_id, row in sorted(hosts.items()):
+        for name, resources in cluster.held.get(row["NodeID"], ()):
+            if resources & wanted:
+                holders[name].add(worker_id)
+    for name, worker_ids in sorted(holders.items()):
+        where = ", ".join(sorted(worker_ids))
+        yield Finding("chips_held", f"slice {place} (worker {where}) is held by placement group {name}", name)
+    if not holders:
+        yield from _short(cluster, hosts.values(), shape.bundle)
+
+
+def _short(cluster: Cluster, rows: Iterable[Row], bundle: Mapping[str, float]) -> Iterator[Finding]:
+    """Find nodes that lack something free though no group of others holds it: a task or an actor does, or a group."""
+    if cluster.free is None:
+        return
+    for row in rows:
+        node = row["NodeID"]
+        free = cluster.free.get(node, {})
+        lacking = [name for name, amount in bundle.items() if free.get(name, 0) < amount]
+        if not lacking:
+            continue
+        groups = sorted({name for name, resources in cluster.held.get(node, ()) if resources & set(lacking)})
+        by = f"placement group {', '.join(groups)}" if groups else "a task, an actor or its own earlier claim"
+        text = f"node {node[:8]} ({row['NodeManagerAddress']}) has too little {', '.join(lacking)} free: held by {by}"
+        yield Finding("chips_held", text, groups[0] if groups else node)
+
+
+def _plain(cluster: Cluster, shape: SliceShape, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    fit = [row for row in cluster.nodes if _offers(row, shape)]
+    needed = shape.hosts if shape.exclusive_nodes else 1
+    found = [
+        Finding("avoided", f"node {row['NodeID'][:8]} was lost or keeps failing, and is not used now", row["NodeID"])
+        for row in fit
+        if row["NodeID"] in avoid
     ]
-    need = ", ".join(f"{amount:g} {name}" for name, amount in shape.bundle.items())
-    if len(fit) < (shape.hosts if shape.exclusive_nodes else 1):
-        text = (
-            f"{len(fit)} nodes of the cluster have {need}; a slice needs {shape.hosts if shape.exclusive_nodes else 1}"
-        )
-        return [Finding("no_such_nodes", text)]
-    found = [Finding("avoided", f"node {node.id[:8]} is not used now", node.id) for node in fit if node.id in avoid]
-    ids = {node.id for node in fit}
-    held: dict[str, None] = {
-        group: None for group, where, bundle in holders if where in ids and bundle.keys() & shape.bundle.keys()
-    }
-    found += [Finding("chips_held", f"nodes with {need} are held in part by {group}", group) for group in held]
-    return found
+    if len(fit) < needed:
+        offer = ", ".join(f"{amount:g} {name}" for name, amount in shape.bundle.items())
+        labels = f" and the labels {dict(shape.selector)}" if shape.selector else ""
+        text = f"{needed} living nodes with {offer}{labels} are needed, {len(fit)} are there"
+        found.insert(0, Finding("host_missing", text, str(len(fit))))
+    found += _short(cluster, [row for row in fit if row["NodeID"] not in avoid], shape.bundle)
+    return tuple(found) or (Finding("waiting", "Ray is placing its reservation"),)
+
+
+def _offers(row: Row, shape: SliceShape) -> bool:
+    """Whether a node has what a host needs; conditions other than plain values are taken as met."""
+    enough = all(row["Resources"].get(name, 0) >= amount for name, amount in shape.bundle.items())
+    labels = {**row["Labels"], NODE_ID: row["NodeID"]}
+    plain = {label: value for label, value in shape.selector.items() if not value.startswith(("!", "in("))}
+    return enough and all(labels.get(label) == value for label, value in plain.items())

@@ -1,79 +1,87 @@
-"""The placement groups of one slice: make them, learn where they are, and see them removed.
-
-Everything here waits on Ray's GCS, so it runs on the I/O thread.
-"""
+"""Placement groups as Ray offers them: ask for them, see where they are, see them removed. Calls wait on the GCS."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table, remove_placement_group
+import ray
+import structlog
+from ray.util.placement_group import (
+    PlacementGroup,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 from sliceform.controller.ray_backend.nodes import NODE_ID, POD_TYPE, SLICE_NAME, WORKER_ID
 from sliceform.controller.spec import SliceShape, TpuSlice
 
+log = structlog.get_logger(__name__)
+
 Selector = dict[str, str]
 
 
-def head_group(shape: TpuSlice, avoid: frozenset[str], name: str) -> PlacementGroup:
-    """Ask for a TPU slice: the resource and labels that only worker 0 of such a slice has."""
-    selector: Selector = {WORKER_ID: "0", POD_TYPE: shape.pod_type}
-    _exclude(selector, SLICE_NAME, avoid)
-    return placement_group([{shape.head_resource: 1}], name=name, bundle_label_selector=[selector])
+def head_group(name: str, shape: TpuSlice, avoid: frozenset[str]) -> PlacementGroup:
+    """Ask for a TPU slice, by the resource and labels that only worker 0 of one has."""
+    selector = _excluding({WORKER_ID: "0", POD_TYPE: shape.pod_type}, SLICE_NAME, avoid)
+    return _create(name, [{shape.head_resource: 1}], "PACK", [selector])
 
 
-def pinned_group(shape: SliceShape, place: str, name: str) -> PlacementGroup:
-    """Ask for the hosts of one TPU slice: bundle i on worker i, with the chips."""
+def pinned_group(name: str, shape: SliceShape, place: str) -> PlacementGroup:
+    """Ask for the hosts of one TPU slice: bundle i on worker i."""
     selectors = [{SLICE_NAME: place, WORKER_ID: str(rank)} for rank in range(shape.hosts)]
-    return placement_group([shape.bundle] * shape.hosts, name=name, bundle_label_selector=selectors)
+    return _create(name, [shape.bundle] * shape.hosts, "PACK", selectors)
 
 
-def free_group(shape: SliceShape, avoid: frozenset[str], name: str) -> PlacementGroup:
-    """Ask for the hosts of a GPU or CPU slice, wherever there is room."""
-    selector: Selector = dict(shape.selector)
-    _exclude(selector, NODE_ID, avoid)
+def free_group(name: str, shape: SliceShape, avoid: frozenset[str]) -> PlacementGroup:
+    """Ask for the hosts of a GPU or CPU slice, wherever there is room but on the nodes to avoid."""
+    selector = _excluding(dict(shape.selector), NODE_ID, avoid)
     selectors = [selector] * shape.hosts if selector else None
-    return placement_group(
-        [shape.bundle] * shape.hosts, strategy=shape.strategy, name=name, bundle_label_selector=selectors
-    )
+    return _create(name, [shape.bundle] * shape.hosts, shape.strategy, selectors)
 
 
-def _exclude(selector: Selector, label: str, values: frozenset[str]) -> None:
-    """Keep away from values of a label; an empty exclusion would be invalid."""
-    if values:
+def _excluding(selector: Selector, label: str, values: frozenset[str]) -> Selector:
+    """Keep away from values of a label; an empty exclusion would not be valid, and one label has one condition."""
+    if values and label not in selector:
         selector[label] = f"!in({','.join(sorted(values))})"
+    return selector
 
 
-def when_placed(group: PlacementGroup, then: Callable[[], None]) -> None:
-    """Call `then` on Ray's thread when the group is placed; it must not call Ray."""
-
-    def ready(future: Any) -> None:
-        if future.exception() is None:
-            then()
-
-    group.ready().future().add_done_callback(ready)
-
-
-def row(group: PlacementGroup) -> Mapping[str, Any]:
-    """Read the group's own row."""
-    return placement_group_table(group)  # type: ignore[no-any-return]
+def _create(
+    name: str, bundles: list[dict[str, float]], strategy: str, selectors: list[Selector] | None
+) -> PlacementGroup:
+    try:
+        return placement_group(bundles, strategy=strategy, name=name, bundle_label_selector=selectors)
+    except ray.exceptions.RaySystemError as error:
+        if "already exists" not in str(error):
+            raise
+        # An earlier call for the same life was carried out though its answer was lost.
+        log.info("group_adopted", group=name, cause=str(error))
+        return get_placement_group(name)
 
 
-def nodes_of(table: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return node ids by bundle index; None while the group is not placed as a whole."""
-    if table.get("state") != "CREATED":
+def row_of(group: PlacementGroup) -> Mapping[str, Any]:
+    """Read the group's own row; empty if Ray no longer knows it."""
+    row: Mapping[str, Any] = placement_group_table(group)
+    return row
+
+
+def nodes_of(row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Return node ids by bundle index; None unless the whole group is placed."""
+    if row.get("state") != "CREATED":
         return None
-    by_index = {int(index): node for index, node in table["bundles_to_node_id"].items()}
-    nodes = tuple(by_index.get(index, "") for index in range(len(by_index)))
+    by_bundle = {int(index): node for index, node in row["bundles_to_node_id"].items()}
+    nodes = tuple(by_bundle[index] for index in sorted(by_bundle))
     return nodes if all(nodes) else None
 
 
+def is_removed(row: Mapping[str, Any]) -> bool:
+    """Whether a group's row says that it is removed; so does a row that is gone."""
+    return not row or row.get("state") == "REMOVED"
+
+
 def remove(group: PlacementGroup) -> None:
-    """Ask Ray to remove a group, with all that runs in it."""
+    """Ask Ray to remove a group, with all that runs in it; idempotent."""
     remove_placement_group(group)
-
-
-def removed(group: PlacementGroup) -> bool:
-    """Whether the group is seen removed."""
-    return row(group).get("state") in {None, "REMOVED"}

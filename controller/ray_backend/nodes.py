@@ -7,20 +7,26 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import ray
+import structlog
 
 from sliceform.controller.observed import Node, NodesSeen, ObservationFailed
 from sliceform.controller.ray_backend import private
 from sliceform.controller.ray_backend.io_thread import IoThread
 
-#: Labels that Ray sets on TPU nodes, see `ray._private.accelerators.tpu`.
-SLICE_NAME, WORKER_ID, POD_TYPE = "ray.io/tpu-slice-name", "ray.io/tpu-worker-id", "ray.io/tpu-pod-type"
+log = structlog.get_logger(__name__)
+
+#: Labels that Ray gives to nodes.
+SLICE_NAME = "ray.io/tpu-slice-name"
+WORKER_ID = "ray.io/tpu-worker-id"
+POD_TYPE = "ray.io/tpu-pod-type"
 NODE_ID = "ray.io/node-id"
-#: Reading the table may take at most this share of the thread's time.
-_SHARE = 0.05
+
+#: Reads may take at most one part in so many of the thread's time.
+_SHARE = 20
 
 
 class Facts(NamedTuple):
-    """What only this backend needs to know of a node."""
+    """What only this backend needs to know of a living node."""
 
     resources: Mapping[str, float]
     #: Where its raylet listens.
@@ -30,17 +36,17 @@ class Facts(NamedTuple):
 def decode(row: Mapping[str, Any], drain_epoch_s: float | None = None) -> Node:
     """Make a `Node` of one row of `ray.nodes()`."""
     labels = row.get("Labels") or {}
-    worker_id = labels.get(WORKER_ID)
-    alive = row["Alive"]
+    worker_id = labels.get(WORKER_ID, "")
+    alive = bool(row["Alive"])
     return Node(
-        row["NodeID"],
-        alive,
-        labels.get(SLICE_NAME),
-        int(worker_id) if worker_id is not None and worker_id.isdigit() else None,
-        labels.get(POD_TYPE),
-        row.get("NodeManagerAddress", ""),
-        "" if alive else row.get("DeathReasonMessage") or "died",
-        drain_epoch_s if alive else None,
+        id=row["NodeID"],
+        alive=alive,
+        place=labels.get(SLICE_NAME),
+        worker_id=int(worker_id) if worker_id.isdigit() else None,
+        pod_type=labels.get(POD_TYPE),
+        address=row.get("NodeManagerAddress", ""),
+        death="" if alive else row.get("DeathReasonMessage") or "died",
+        drain_epoch_s=drain_epoch_s if alive else None,
     )
 
 
@@ -56,44 +62,73 @@ def changes(before: Mapping[str, Node], after: Mapping[str, Node]) -> frozenset[
 
 
 class NodeReader:
-    """Reads on the I/O thread, every so often, and at once when something must be known now."""
+    """Reads every so often, and at once when something has to be known; everything on the I/O thread."""
 
-    def __init__(self, io: IoThread, every_s: float, post: Callable[[NodesSeen | ObservationFailed], None]) -> None:
-        """Take where to run and to report; `start` begins."""
+    def __init__(
+        self,
+        io: IoThread,
+        every_s: float,
+        check: Callable[[], None],
+        post: Callable[[NodesSeen | ObservationFailed], None],
+    ) -> None:
+        """Take the period in seconds, what to check before every read, and where to report; `start` begins."""
         self._io = io
         self._every_s = every_s
+        self._check = check
         self._post = post
+        self._read_soon = False
         self.nodes: Mapping[str, Node] = {}
         self.facts: Mapping[str, Facts] = {}
 
     def start(self) -> None:
-        """Read now and again and again."""
+        """Read now, and again and again."""
         self._io.put(self._again)
+
+    def soon(self) -> None:
+        """Read as soon as the thread is free, besides the regular reads."""
+        if not self._read_soon:
+            self._read_soon = True
+            self._io.put(self._try_to_read)
+
+    def row(self, node_id: str) -> Node | None:
+        """Return a node's row, reading the table again if the node is not known yet; on the I/O thread."""
+        known = self.nodes.get(node_id)
+        return known if known is not None else self._read().get(node_id)
+
+    def raylet(self, node_id: str | None) -> tuple[str, int] | None:
+        """Return where a node's raylet listens, or listened when the node was last seen alive."""
+        facts = self.facts.get(node_id or "")
+        return facts.raylet if facts is not None else None
 
     def _again(self) -> None:
         begin = time.monotonic()
-        try:
-            self.read()
-        except Exception as error:  # noqa: BLE001 - whatever Ray raises, nothing is known
-            self._post(ObservationFailed(f"the node table could not be read: {error}"))
+        self._try_to_read()
         took_s = time.monotonic() - begin
-        self._io.put(self._again, max(self._every_s, took_s / _SHARE))
+        self._io.put(self._again, max(self._every_s, _SHARE * took_s))
 
-    def read(self) -> Mapping[str, Node]:
-        """Read the table now and report it; called on the I/O thread."""
+    def _try_to_read(self) -> None:
+        self._read_soon = False
+        try:
+            self._read()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing is known
+            log.warning("nodes_unread", cause=repr(error))
+            self._post(ObservationFailed(f"the node table could not be read: {error}"))
+
+    def _read(self) -> Mapping[str, Node]:
+        self._check()
         rows = ray.nodes()
         after = decode_all(rows, private.draining_nodes())
-        self.facts = {
-            row["NodeID"]: Facts(row.get("Resources") or {}, (row["NodeManagerAddress"], row["NodeManagerPort"]))
-            for row in rows
-            if row["Alive"]
-        }
         changed = changes(self.nodes, after)
-        self.nodes = after if changed else self.nodes
+        if changed:
+            self.nodes = after
+            self.facts = {**{node: facts for node, facts in self.facts.items() if node in after}, **_facts(rows)}
         self._post(NodesSeen(self.nodes, changed))
         return self.nodes
 
-    def row(self, node_id: str) -> Node | None:
-        """Return a node's row, reading the table again if it is not known yet; called on the I/O thread."""
-        known = self.nodes.get(node_id)
-        return known if known is not None else self.read().get(node_id)
+
+def _facts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Facts]:
+    return {
+        row["NodeID"]: Facts(row.get("Resources") or {}, (row["NodeManagerAddress"], row["NodeManagerPort"]))
+        for row in rows
+        if row["Alive"]
+    }

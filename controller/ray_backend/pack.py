@@ -1,97 +1,107 @@
-"""Make the user's function travel: pickled once, on the user's thread, with every part that cannot be named."""
+"""Make work travel: pickle function and arguments once, and read the options of a Ray remote function."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import ray
-from ray import cloudpickle
 
 from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
 from sliceform.controller.ray_backend import private
 from sliceform.controller.spec import SliceShape
 
-#: Larger work is put into the object store once instead of going along with every host's task, bytes.
-_INLINE = 64 * 1024
-#: What a Ray remote function may ask for.
-_HONOURED = frozenset({"num_cpus", "num_gpus", "memory", "resources", "runtime_env"})
-#: Options that say what is so here anyhow.
-_GIVEN = {"max_calls": 1, "max_retries": 0, "num_returns": 1}
+#: Work larger than this travels through Ray's object store, once per node; smaller work goes with every call, bytes.
+_INLINE_BYTES = 64 * 1024
+
+_RESOURCE_OPTIONS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
+#: Options that say nothing else than what holds anyway, by their values that do so.
+_GIVEN: Mapping[str, tuple[Any, ...]] = {
+    "max_calls": (0, 1),
+    "max_retries": (0,),
+    "num_returns": (1, None),
+    "retry_exceptions": (False, None),
+    "scheduling_strategy": (None, "DEFAULT"),
+}
+_ADVICE: Mapping[str, str] = {
+    "max_retries": "use max_failures and max_preemptions of fleet.options(...)",
+    "retry_exceptions": "use max_failures of fleet.options(...)",
+    "scheduling_strategy": "the fleet's shape decides where it runs",
+    "label_selector": "the fleet's shape decides where it runs",
+}
 
 
-class Packed(NamedTuple):
-    """Pickled work."""
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Work as it travels."""
 
-    #: The bytes, or a reference to them.
-    data: Any
-    #: What the user's remote function asked for.
-    options: Mapping[str, Any]
-
-    def argument(self) -> Any:
-        """Return it as an argument of a task."""
-        return self.data
+    #: Function, arguments and keyword arguments, pickled together; or a reference to that.
+    payload: Any
+    #: What its host tasks ask for instead of what their bundle has of the same Ray resource.
+    resources: Mapping[str, float]
+    runtime_env: Mapping[str, Any] | None = None
 
 
 def pack(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: SliceShape) -> Packed:
-    """Pickle a function with its arguments.
+    """Pickle the work, on the user's thread.
 
     Raises:
-        UnpicklableFunctionError: naming the function or the argument that cannot be pickled.
-        ConfigurationError: it is a remote function that asks for what a host of this shape does not have.
+        UnpicklableFunctionError: naming the part that cannot be pickled.
+        ConfigurationError: `fn` cannot be run, or has options that cannot be honoured.
 
     """
-    options: Mapping[str, Any] = {}
-    parts = private.remote_function_parts(fn)
-    if parts is not None:
-        fn, asked = parts
-        options = _check_options(asked, shape)
-    if not callable(fn):
-        raise ConfigurationError(f"the work must be a function, not {fn!r}")
+    parts = private.remote_parts(fn)
+    function, options = (fn, {}) if parts is None else parts
+    if parts is None and (not callable(fn) or hasattr(fn, "remote")):
+        hint = "; give options in the decorator, not through .options()" if hasattr(fn, "remote") else ""
+        raise ConfigurationError(f"{fn!r} is neither a callable nor a Ray remote function{hint}")
+    resources, runtime_env = _honour(options, shape)
     try:
-        data = cloudpickle.dumps((fn, args, dict(kwargs)))
+        payload = ray.cloudpickle.dumps((function, args, dict(kwargs)))
     except Exception as error:
-        raise UnpicklableFunctionError(*_culprit(fn, args, kwargs, error)) from error
-    return Packed(data if len(data) <= _INLINE else ray.put(data), options)
+        raise _unpicklable(error, function, args, kwargs) from error
+    if len(payload) > _INLINE_BYTES and ray.is_initialized():
+        return Packed(ray.put(payload), resources, runtime_env)
+    return Packed(payload, resources, runtime_env)
 
 
-def _culprit(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error: Exception) -> tuple[str, str]:
-    named = [(f"argument {index}", value) for index, value in enumerate(args)]
-    named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
-    for name, value in named:
-        if (failure := _failure(value)) is not None:
-            return name, str(failure)
-    name = getattr(fn, "__qualname__", repr(fn))
-    variables = getattr(getattr(fn, "__code__", None), "co_freevars", ())
-    for variable, cell in zip(variables, getattr(fn, "__closure__", None) or (), strict=False):
-        if (failure := _failure(cell.cell_contents)) is not None:
-            return f"function {name}, which uses {variable!r}", str(failure)
-    return f"function {name}", str(error)
-
-
-def _failure(value: Any) -> Exception | None:
-    try:
-        cloudpickle.dumps(value)
-    except Exception as error:  # noqa: BLE001 - whatever the user's objects raise
-        return error
-    return None
-
-
-def _check_options(asked: Mapping[str, Any], shape: SliceShape) -> Mapping[str, Any]:
-    """Honour what fits into a host of the shape; refuse the rest by name."""
-    asked = {name: value for name, value in asked.items() if value is not None and value != {}}
-    given = {name for name, value in _GIVEN.items() if asked.get(name) == value}
-    unknown = sorted(set(asked) - _HONOURED - given)
-    if unknown:
-        raise ConfigurationError(
-            f"the remote function sets {', '.join(unknown)}, which a fleet decides; give a plain function instead"
-        )
+def _honour(options: Mapping[str, Any], shape: SliceShape) -> tuple[dict[str, float], Mapping[str, Any] | None]:
+    """Return the resources and the runtime environment that a remote function asks for."""
     bundle = shape.bundle
-    wants = {"CPU": asked.get("num_cpus", 0), "GPU": asked.get("num_gpus", 0), "memory": asked.get("memory", 0)}
-    wants |= asked.get("resources", {})
-    for name, amount in wants.items():
+    asked: dict[str, float] = {}
+    for option, value in options.items():
+        if option in _RESOURCE_OPTIONS:
+            if value is not None:
+                asked[_RESOURCE_OPTIONS[option]] = value
+        elif option == "resources":
+            asked.update(value or {})
+        elif option not in {"runtime_env", "name"} and value not in _GIVEN.get(option, ()):
+            advice = _ADVICE.get(option, "remove it")
+            raise ConfigurationError(f"the remote function's option {option}={value!r} cannot be honoured: {advice}")
+    for name, amount in asked.items():
         if amount > bundle.get(name, 0):
             raise ConfigurationError(
-                f"the remote function asks for {amount:g} {name}, a host of this shape has {bundle.get(name, 0):g}"
+                f"the remote function asks for {amount:g} {name}, but a host of this fleet has "
+                f"{bundle.get(name, 0):g}: ask for more in the shape, or for less in the function"
             )
-    return {name: value for name, value in asked.items() if name in _HONOURED}
+    return asked, options.get("runtime_env") or None
+
+
+def _unpicklable(
+    error: Exception, function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> UnpicklableFunctionError:
+    for part, value in _parts(function, args, kwargs):
+        try:
+            ray.cloudpickle.dumps(value)
+        except Exception as found:  # noqa: BLE001 - whatever the user's classes raise
+            return UnpicklableFunctionError(part, str(found) or repr(found))
+    return UnpicklableFunctionError("the work as a whole", str(error) or repr(error))
+
+
+def _parts(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    yield f"the function {getattr(function, '__qualname__', None) or repr(function)}", function
+    for index, value in enumerate(args):
+        yield f"argument {index + 1}", value
+    for name, value in kwargs.items():
+        yield f"argument {name!r}", value

@@ -1,4 +1,4 @@
-"""All of Ray that has no public API, in one place; each piece degrades to "unknown" when Ray changes.
+"""All of Ray that has no public API, in one place; each piece degrades to "unknown" or to a clear refusal.
 
 Checked against Ray 2.60.
 """
@@ -6,39 +6,86 @@ Checked against Ray 2.60.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 import structlog
 
 log = structlog.get_logger(__name__)
 
+_warned: set[str] = set()
+
+
+class RemoteParts(NamedTuple):
+    """What a Ray remote function is made of."""
+
+    function: Any
+    #: The options of its decorator, as far as they were given.
+    options: Mapping[str, Any]
+
 
 def draining_nodes() -> Mapping[str, float]:
-    """Return node id -> deadline (epoch seconds, 0.0 = none) of the nodes that Ray drains; empty if unknown."""
+    """Return node id -> deadline of nodes that Ray is draining, epoch seconds, 0.0 = no deadline; empty if unknown.
+
+    Dead nodes are not among them, nor is the reason.
+    """
     try:
         from ray._private.state import state
 
         draining = state.get_draining_nodes()
     except (ImportError, AttributeError, TypeError) as error:
-        log.debug("draining_unknown", cause=repr(error))
+        _unknown("draining_nodes", error)
         return {}
     return {node: (deadline_ms or 0) / 1000 for node, deadline_ms in draining.items()}
 
 
+def available_resources() -> Mapping[str, Mapping[str, float]] | None:
+    """Return node id -> resources that are free there now; None if unknown."""
+    try:
+        from ray._private.state import available_resources_per_node
+
+        found: Mapping[str, Mapping[str, float]] = available_resources_per_node()
+    except (ImportError, AttributeError, TypeError) as error:
+        _unknown("available_resources", error)
+        return None
+    return found
+
+
 def client_connected() -> bool:
-    """Whether this process uses Ray Client."""
+    """Whether this process is connected through Ray Client; False if that cannot be known."""
     try:
         from ray.util.client import ray as client
 
         return bool(client.is_connected())
-    except (ImportError, AttributeError):
+    except (ImportError, AttributeError) as error:
+        _unknown("client_connected", error)
         return False
 
 
-def remote_function_parts(fn: Any) -> tuple[Any, Mapping[str, Any]] | None:
-    """Return the function behind a Ray remote function and the options that it was given; None if it is not one."""
-    if not isinstance(fn, ray.remote_function.RemoteFunction):
+def remote_parts(fn: Any) -> RemoteParts | None:
+    """Take a Ray remote function apart; None if it is none, or if Ray does not show its parts."""
+    try:
+        from ray.remote_function import RemoteFunction
+    except ImportError as error:
+        _unknown("remote_parts", error)
         return None
-    plain = getattr(fn.remote, "__wrapped__", None) or getattr(fn, "_function", None)
-    return plain, dict(getattr(fn, "_default_options", {}) or {})
+    if not isinstance(fn, RemoteFunction):
+        return None
+    function = getattr(fn.remote, "__wrapped__", None) or getattr(fn, "_function", None)
+    options = getattr(fn, "_default_options", None)
+    if function is None or options is None:
+        _unknown("remote_parts", AttributeError("the parts of a remote function"))
+        return None
+    return RemoteParts(function, dict(options))
+
+
+def describe_version() -> str:
+    """Return the version of the Ray that is installed here."""
+    return str(ray.__version__)
+
+
+def _unknown(what: str, error: Exception) -> None:
+    """Say once that this Ray does not tell something."""
+    if what not in _warned:
+        _warned.add(what)
+        log.warning("ray_does_not_tell", what=what, version=describe_version(), cause=repr(error))

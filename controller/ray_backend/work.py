@@ -1,285 +1,282 @@
-"""Run the user's function on the hosts of slices, in fresh processes inside their bundles, and learn how each ended."""
+"""Attempts: prepare the hosts, agree on a coordinator, submit a task per host, report how each begins and ends.
+
+Everything here runs on the I/O thread. What is asked of an agent is never waited for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import ray
 import structlog
-from ray.exceptions import (
-    NodeDiedError,
-    OutOfMemoryError,
-    RuntimeEnvSetupError,
-    TaskCancelledError,
-    TaskPlacementGroupRemoved,
-    TaskUnschedulableError,
-    WorkerCrashedError,
-)
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sliceform.controller.backend import FleetIdentity, Sink
 from sliceform.controller.observed import (
     EffectFailed,
-    HostLost,
     Outcome,
     OutcomeKind,
     ProcessEnded,
     ProcessGone,
     ProcessStarted,
 )
-from sliceform.controller.on_host import bootstrap
-from sliceform.controller.on_host.remote import run_host
-from sliceform.controller.ray_backend.agents import ask, brief
-from sliceform.controller.ray_backend.held import Held, Task, Work
-from sliceform.controller.ray_backend.io_thread import IoThread
-from sliceform.controller.ray_backend.pack import Packed
-from sliceform.controller.requests import AttemptSpec, Launch, Notify, Stop
+from sliceform.controller.ray_backend import outcomes
+from sliceform.controller.ray_backend.agents import Agents
+from sliceform.controller.ray_backend.failures import blame, words
+from sliceform.controller.ray_backend.holding import Agent, Holding, HostTask, Stage, Work
+from sliceform.controller.ray_backend.host_task import submit
+from sliceform.controller.ray_backend.meeting import Meeting
+from sliceform.controller.ray_backend.session import Answer, Session
+from sliceform.controller.ray_backend.shipped import Shipped
+from sliceform.controller.requests import Launch, Notify, Stop
 from sliceform.states.effects import Effect
 from sliceform.states.reasons import Reason
 
 log = structlog.get_logger(__name__)
 
-#: How long a process may take to end by itself after the function has returned, seconds: atexit handlers run then.
-_ENDING_S = 5.0
+#: How long a process that has given its answer may take to leave by itself, for the user's exit handlers, seconds.
+_LEAVE_S = 5.0
+#: How much longer than its grace a stop may take before the task is cancelled without the agent, seconds.
+_STOP_MARGIN_S = 5.0
 
 
-@dataclass(slots=True)
-class Meeting:
-    """Where the hosts of one attempt meet: known once the agent of rank 0 has found free ports."""
+class Attempts:
+    """Carries out `Launch`, `Notify` and `Stop`."""
 
-    address: str | None = None
-    megascale: str | None = None
-    #: The work as it goes to all hosts of the attempt; None until the first one gets it.
-    argument: Any = None
-    #: Hosts that wait for it: (held, launch, rank).
-    waiting: list[tuple[Held, Launch, int]] = field(default_factory=list)
-
-
-class Workers:
-    """All attempts of one fleet. Its methods run on the I/O thread; answers are taken on Ray's."""
-
-    def __init__(self, fleet: FleetIdentity, sink: Sink, io: IoThread) -> None:
-        """Take where to report and where to call."""
-        self._fleet = fleet
-        self._sink = sink
-        self._io = io
-        self._sources = bootstrap.sources()
-        self._task = ray.remote(num_returns=2, max_calls=1, max_retries=0)(run_host)
+    def __init__(self, session: Session, holdings: Mapping[str, Holding], agents: Agents, shipped: Shipped) -> None:
+        """Take what it works with; `holdings` are all lives, by id."""
+        self._session = session
+        self._holdings = holdings
+        self._agents = agents
+        self._shipped = shipped
         self._meetings: dict[str, Meeting] = {}
 
-    def launch(self, held: Held, request: Launch) -> None:
-        """Start an attempt on one slice; asked again, report what has become of it."""
+    # Beginning.
+
+    def launch(self, holding: Holding, request: Launch) -> None:
+        """Run the attempt on every host of this slice, or say once more what has become of it."""
         key = request.attempt.key
-        if held.work is not None and held.work.key == key:
-            self._report(held, held.work)
-            for rank, task in enumerate(held.work.tasks):
-                if task.ref is None and task.outcome is None and rank not in held.work.prepared:
-                    self._prepare(held, request, rank)
+        if not holding.held or not holding.agents:
+            why = "the slice has no agents" if holding.held else "the slice is being released"
+            self._session.post(EffectFailed(holding.life, Effect.LAUNCH, why))
             return
-        held.work = Work(key, [Task() for _ in held.agents])
-        for rank in range(len(held.agents)):
-            self._prepare(held, request, rank)
+        work = holding.attempts.get(key)
+        if work is None:
+            self._prune(holding)
+            tasks = tuple(HostTask(rank) for rank in range(request.shape.hosts))
+            work = holding.attempts[key] = Work(request, tasks, stopping=key in holding.stopped)
+        meeting = self._meeting(work)
+        for task in work.tasks:
+            if task.envelope is not None or task.ended is not None:
+                self._tell_again(task)
+            elif not task.preparing and not task.prepared:
+                self._prepare(holding, work, task)
+                meeting.when_known(partial(self._submit, holding, work, task))
 
-    def notify(self, held: Held, request: Notify) -> None:
-        """Tell the processes of an attempt to checkpoint and stop."""
-        for agent in held.agents:
-            if request.attempt_key is not None and not agent.over:
-                ask(agent.handle.notify.remote(request.attempt_key, request.deadline_epoch_s), _only_log)
+    def forget(self, holding: Holding) -> None:
+        """Drop what is kept of a life's attempts."""
+        for work in holding.attempts.values():
+            self._forget(holding, work)
 
-    def stop(self, held: Held, request: Stop) -> None:
-        """End an attempt on one slice; processes that are gone are reported by host."""
-        if held.work is None or held.work.key != request.attempt_key:
-            for rank in range(len(held.agents)):
-                self._sink.post(ProcessGone(held.life, rank, request.attempt_key))
-            return
-        held.work.stopping = True
-        for rank in range(len(held.agents)):
-            self._clear(held, held.work, rank, request.grace_s)
+    def _prune(self, holding: Holding) -> None:
+        """Drop the attempts of which nothing is left: a slice may serve many."""
+        over = [work for work in holding.attempts.values() if all(task.gone is not None for task in work.tasks)]
+        for work in over:
+            del holding.attempts[work.key]
+            self._forget(holding, work)
 
-    def forget(self, held: Held) -> None:
-        """Drop what is kept of the life's last attempt."""
-        if held.work is not None:
-            self._meetings.pop(held.work.key, None)
+    def _forget(self, holding: Holding, work: Work) -> None:
+        if work.request.attempt.members[0] == holding.life:
+            self._meetings.pop(work.key, None)
 
-    def _prepare(self, held: Held, request: Launch, rank: int) -> None:
-        spec = request.attempt
-        first = request.slice_rank == 0 and rank == 0
+    def _meeting(self, work: Work) -> Meeting:
+        """Return where the hosts of an attempt meet, and ask its first host for it if nobody has."""
+        key, spec = work.key, work.request.attempt
+        meeting = self._meetings.setdefault(key, Meeting())
+        leader = self._holdings.get(spec.members[0])
+        if not meeting.asked and leader is not None and leader.agents:
+            meeting.asked = True
+            ref = leader.agents[0].actor.prepare.remote(key, True)  # noqa: FBT003 - travels by position
+            self._session.when_done(ref, partial(self._met, meeting, work))
+        return meeting
 
-        def prepared(answer: Any, error: BaseException | None) -> None:
-            self._io.put(lambda: self._prepared(held, request, rank, answer, error))
-
-        ask(held.agents[rank].handle.prepare.remote(spec.key, first), prepared)
-
-    def _prepared(self, held: Held, request: Launch, rank: int, answer: Any, error: BaseException | None) -> None:
-        spec, work = request.attempt, held.work
-        if work is None or work.key != spec.key or held.releasing:
-            return
-        if error is not None:
-            # The agent's loss is found and reported by its open call; what else went wrong is tried again.
-            self._sink.post(EffectFailed(held.life, Effect.LAUNCH, brief(error)))
-            return
-        work.prepared.add(rank)
-        meeting = self._meetings.setdefault(spec.key, Meeting())
-        if answer["ports"]:
-            meeting.address = f"{answer['address']}:{answer['ports'][0]}"
-            meeting.megascale = f"{answer['address']}:{answer['ports'][1]}"
-        meeting.waiting.append((held, request, rank))
-        if meeting.address is None:
-            return
-        waiting, meeting.waiting = meeting.waiting, []
-        for entry in waiting:
-            self._submit(*entry, meeting)
-
-    def _submit(self, held: Held, request: Launch, rank: int, meeting: Meeting) -> None:
-        work = held.work
-        if work is None or work.key != request.attempt.key or held.releasing or work.tasks[rank].ref is not None:
-            return
-        packed: Packed = request.attempt.work
-        strategy = PlacementGroupSchedulingStrategy(held.hosts, placement_group_bundle_index=rank)
-        options = {
-            **_resources(held, packed),
-            "scheduling_strategy": strategy,
-            "name": f"{request.attempt.key}@{held.life}",
-        }
-        runtime_env = request.attempt.runtime_env or packed.options.get("runtime_env")
-        if runtime_env:
-            options["runtime_env"] = dict(runtime_env)
-        call = _call(self._fleet.incarnation, held, request, rank, meeting)
-        if meeting.argument is None:
-            meeting.argument = packed.argument()
-        envelope, value = self._task.options(**options).remote(self._sources, call, meeting.argument)
-        work.tasks[rank].ref = envelope
-        ask(envelope, lambda answer, error: self._ended(held, work, rank, value, answer, error))
-        ask(
-            held.agents[rank].handle.wait_started.remote(work.key),
-            lambda _, error: self._started(held, work, rank, error),
-        )
-
-    def _started(self, held: Held, work: Work, rank: int, error: BaseException | None) -> None:
-        """Take that a process is there; an agent that cannot say so is lost or ends, which is found elsewhere."""
+    def _met(self, meeting: Meeting, work: Work, answer: Answer) -> None:
+        error = answer.exception()
         if error is None:
-            self._sink.post(ProcessStarted(held.life, rank, work.key))
-
-    def _ended(  # noqa: PLR0917 - private, called once
-        self, held: Held, work: Work, rank: int, value: Any, answer: Any, error: BaseException | None
-    ) -> None:
-        """Take how one host's task ended, on Ray's thread."""
-        outcome = _of_envelope(answer, value) if error is None else _of_error(error, stopping=work.stopping)
-        work.tasks[rank].outcome = outcome
-        if isinstance(error, NodeDiedError):
-            held.agents[rank].over = True
-            self._sink.post(HostLost(held.life, rank, Reason.NODE_DIED, brief(error)))
-        self._sink.post(ProcessEnded(held.life, rank, work.key, outcome))
-        self._io.put(lambda: self._after_end(held, work, rank, None if error is None else value))
-
-    def _after_end(self, held: Held, work: Work, rank: int, unread: Any) -> None:
-        if unread is not None:
-            # Ray prints an error that nobody reads; this one has been taken with the envelope.
-            ask(unread, lambda _answer, _error: None)
-        self._clear(held, work, rank, _ENDING_S)
-
-    def _clear(self, held: Held, work: Work, rank: int, grace_s: float) -> None:
-        """See to it that nothing of the attempt is left on one host, and report that."""
-        if held.agents[rank].over or held.releasing:
+            place = answer.result()
+            jax, transfers = place["ports"]
+            meeting.settle((f"{place['address']}:{jax}", f"{place['address']}:{transfers}"))
             return
+        meeting.asked = False
+        leader = work.request.attempt.members[0]
+        log.warning("coordinator_not_prepared", attempt=work.key, slice=leader, cause=repr(error))
+        for life in work.request.attempt.members:
+            holding = self._holdings.get(life)
+            waiting = holding.attempts.get(work.key) if holding is not None else None
+            if waiting is not None and any(task.envelope is None and task.ended is None for task in waiting.tasks):
+                detail = f"the first host of {leader} could not be prepared: {words(error)}"
+                self._session.post(EffectFailed(life, Effect.LAUNCH, detail))
 
-        def cleared(_: Any, error: BaseException | None) -> None:
-            if error is not None:
-                self._sink.post(EffectFailed(held.life, Effect.STOP, brief(error)))
-                return
-            work.tasks[rank].gone = True
-            if work.tasks[rank].outcome is None:
-                # It had not started, and finds that it came too late; if it still waits to be started, it need not be.
-                self._io.put(lambda: self._cancel(held, work, rank))
-            self._sink.post(ProcessGone(held.life, rank, work.key))
-
-        ask(held.agents[rank].handle.stop.remote(work.key, grace_s), cleared)
-
-    def _cancel(self, held: Held, work: Work, rank: int) -> None:
-        task = work.tasks[rank]
-        if task.outcome is not None:
+    def _prepare(self, holding: Holding, work: Work, task: HostTask) -> None:
+        agent = holding.agents[task.rank]
+        if agent.end is not None:
+            self._end(holding, work, task, outcomes.lost("its host was lost before it started"))
             return
-        if task.ref is not None:
-            ray.cancel(task.ref, force=True)
+        task.preparing = True
+        ref = agent.actor.prepare.remote(work.key, False)  # noqa: FBT003 - travels by position
+        self._session.when_done(ref, partial(self._prepared, holding, work, task))
+
+    def _prepared(self, holding: Holding, work: Work, task: HostTask, answer: Answer) -> None:
+        task.preparing = False
+        error = answer.exception()
+        if error is None:
+            task.prepared = True
+            self._submit(holding, work, task)
+        elif holding.held and task.ended is None:
+            log.warning("host_not_prepared", slice=holding.life, rank=task.rank, attempt=work.key, cause=repr(error))
+            detail = f"host {task.rank} could not be prepared: {words(error)}"
+            self._session.post(EffectFailed(holding.life, Effect.LAUNCH, detail))
+
+    def _submit(self, holding: Holding, work: Work, task: HostTask) -> None:
+        """Submit the task if everything it needs is there."""
+        meeting = self._meetings.get(work.key)
+        ready = task.prepared and meeting is not None and meeting.addresses is not None
+        if not ready or task.envelope is not None or task.ended is not None or not holding.held:
             return
-        task.outcome = Outcome(OutcomeKind.STOPPED, "stopped before it started")
-        self._sink.post(ProcessEnded(held.life, rank, work.key, task.outcome))
+        if work.stopping:
+            self._end(holding, work, task, outcomes.stopped())
+            return
+        assert meeting is not None
+        assert meeting.addresses is not None
+        fleet = self._session.fleet
+        task.envelope, task.value = submit(
+            self._shipped.run_host, fleet, holding, work, task=task, addresses=meeting.addresses
+        )
+        self._session.when_done(task.envelope, partial(self._ended, holding, work, task))
+        ref = holding.agents[task.rank].actor.wait_started.remote(work.key)
+        self._session.when_done(ref, partial(self._started, holding, work, task))
 
-    def _report(self, held: Held, work: Work) -> None:
-        for rank, task in enumerate(work.tasks):
-            if task.outcome is not None:
-                self._sink.post(ProcessEnded(held.life, rank, work.key, task.outcome))
-                if task.gone:
-                    self._sink.post(ProcessGone(held.life, rank, work.key))
-                else:
-                    self._clear(held, work, rank, _ENDING_S)
+    def _started(self, holding: Holding, work: Work, task: HostTask, answer: Answer) -> None:
+        if answer.exception() is None and task.started is None and task.ended is None:
+            task.started = ProcessStarted(holding.life, task.rank, work.key)
+            self._session.post(task.started)
 
+    # Ending.
 
-def _resources(held: Held, packed: Packed) -> dict[str, Any]:
-    """Ask for the whole bundle: what the shape reserves on a host is what the function gets there."""
-    bundle = held.shape.bundle
-    options: dict[str, Any] = {
-        "num_cpus": bundle.pop("CPU", 0),
-        "num_gpus": bundle.pop("GPU", 0),
-        "memory": bundle.pop("memory", 0),
-        "resources": bundle,
-    }
-    options.update(
-        {name: value for name, value in packed.options.items() if name in {"num_cpus", "num_gpus", "memory"}}
-    )
-    options["resources"] = {**options["resources"], **packed.options.get("resources", {})}
-    return {name: value for name, value in options.items() if value or name == "num_cpus"}
+    def _ended(self, holding: Holding, work: Work, task: HostTask, answer: Answer) -> None:
+        error = answer.exception()
+        if error is None:
+            if task.started is None:
+                # So quick that its answer came before its agent saw it.
+                task.started = ProcessStarted(holding.life, task.rank, work.key)
+                self._session.post(task.started)
+            self._end(holding, work, task, outcomes.from_envelope(answer.result(), task.value))
+            return
+        releasing = holding.stage is not Stage.HELD
+        outcome = outcomes.from_error(error, stopping=work.stopping, releasing=releasing)
+        if outcome.kind is OutcomeKind.CRASHED and outcomes.may_be_loss(error):
+            agent = holding.agents[task.rank]
+            self._agents.doubt(agent, partial(self._crashed, holding, work, task, outcome))
+            return
+        self._end(holding, work, task, outcome)
+        if outcome.kind is OutcomeKind.LOST and not releasing:
+            verdict = blame(error)
+            reason = getattr(verdict, "reason", Reason.NODE_DIED)
+            self._agents.lose(holding.agents[task.rank], reason, outcome.detail)
 
+    def _crashed(self, holding: Holding, work: Work, task: HostTask, outcome: Outcome, refused: bool) -> None:  # noqa: FBT001
+        """Tell a process that died from one whose host did."""
+        if not refused:
+            self._end(holding, work, task, outcome)
+            return
+        self._end(holding, work, task, outcomes.lost(outcome.detail))
+        detail = f"its raylet refuses connections: {outcome.detail}"
+        self._agents.lose(holding.agents[task.rank], Reason.NODE_DIED, detail)
 
-def _call(incarnation: str, held: Held, request: Launch, rank: int, meeting: Meeting) -> dict[str, Any]:
-    spec: AttemptSpec = request.attempt
-    return {
-        "incarnation": incarnation,
-        "attempt": spec.key,
-        "run_id": spec.run_id,
-        "number": spec.number,
-        "rank": request.slice_rank * spec.hosts_per_slice + rank,
-        "world_size": len(spec.members) * spec.hosts_per_slice,
-        "slice_rank": request.slice_rank,
-        "num_slices": len(spec.members),
-        "host_rank": rank,
-        "hosts_per_slice": spec.hosts_per_slice,
-        "slice_id": held.life,
-        "place": held.place,
-        "devices": held.shape.devices_per_host.count,
-        "previous": spec.previous,
-        "coordinator_address": meeting.address,
-        "megascale_address": meeting.megascale,
-        "env": dict(spec.env),
-        "jax_shutdown_s": spec.jax_shutdown_s,
-    }
+    def _end(self, holding: Holding, work: Work, task: HostTask, outcome: Outcome) -> None:
+        if task.ended is not None:
+            return
+        task.ended = ProcessEnded(holding.life, task.rank, work.key, outcome)
+        self._session.post(task.ended)
+        if outcome.kind is not OutcomeKind.LOST:
+            leave_s = _LEAVE_S if outcome.kind is not OutcomeKind.STOPPED else 0.0
+            self._clear(holding, work, task, leave_s)
 
+    def _clear(self, holding: Holding, work: Work, task: HostTask, grace_s: float) -> None:
+        """Let the agent see to it that nothing of the attempt is left on the host."""
+        agent = holding.agents[task.rank]
+        if agent.serves:
+            ref = agent.actor.stop.remote(work.key, grace_s)
+            self._session.when_done(ref, partial(self._cleared, holding, work, task))
 
-def _of_envelope(envelope: Mapping[str, Any], value: Any) -> Outcome:
-    status = envelope["status"]
-    if status == "returned":
-        return Outcome(OutcomeKind.RETURNED, load=lambda: ray.cloudpickle.loads(ray.get(value)))
-    if status == "stopped":
-        return Outcome(OutcomeKind.STOPPED, "stopped before it started")
-    return Outcome(OutcomeKind(status), envelope["message"], envelope["traceback"], envelope["error"])
+    def _cleared(self, holding: Holding, work: Work, task: HostTask, answer: Answer) -> None:
+        error = answer.exception()
+        if error is not None:
+            if holding.held:
+                log.warning("host_not_cleared", slice=holding.life, rank=task.rank, attempt=work.key, cause=repr(error))
+            return
+        if task.running:
+            self._cancel(work, task)  # its process is gone or never came; now its reference must end, too
+        if task.gone is None:
+            task.gone = ProcessGone(holding.life, task.rank, work.key)
+            self._session.post(task.gone)
 
+    def _cancel(self, work: Work, task: HostTask) -> None:
+        if not task.running:
+            return
+        try:
+            ray.cancel(task.envelope, force=True)
+        except (ray.exceptions.RayError, ValueError, TypeError) as error:
+            log.warning("task_not_cancelled", attempt=work.key, rank=task.rank, cause=repr(error))
 
-def _of_error(error: BaseException, *, stopping: bool) -> Outcome:
-    """Say what it means that Ray has no answer: decided by the kind of error, never by its words."""
-    if isinstance(error, NodeDiedError | TaskPlacementGroupRemoved | TaskUnschedulableError):
-        return Outcome(OutcomeKind.LOST, brief(error))
-    if stopping or isinstance(error, TaskCancelledError):
-        return Outcome(OutcomeKind.STOPPED, "stopped by us")
-    if isinstance(error, RuntimeEnvSetupError):
-        return Outcome(OutcomeKind.REFUSED, brief(error), str(error))
-    if isinstance(error, WorkerCrashedError | OutOfMemoryError):
-        return Outcome(OutcomeKind.CRASHED, brief(error))
-    cause = getattr(error, "cause", None)
-    return Outcome(OutcomeKind.CRASHED, brief(cause if isinstance(cause, BaseException) else error), str(error))
+    # Being told.
 
+    def notify(self, holding: Holding, request: Notify) -> None:
+        """Pass on that the work is to stop; what becomes of that is seen when it ends."""
+        if request.attempt_key is None:
+            return
+        for agent in holding.agents:
+            if agent.serves:
+                ref = agent.actor.notify.remote(request.attempt_key, request.deadline_epoch_s)
+                self._session.when_done(ref, partial(self._notified, agent))
 
-def _only_log(_: Any, error: BaseException | None) -> None:
-    if error is not None:
-        log.info("notify_not_answered", cause=brief(error))
+    def _notified(self, agent: Agent, answer: Answer) -> None:
+        error = answer.exception()
+        if error is not None and agent.serves:
+            log.warning("host_not_notified", slice=agent.life, rank=agent.rank, cause=repr(error))
+
+    def stop(self, holding: Holding, request: Stop) -> None:
+        """End the attempt on every host of this slice."""
+        work = holding.attempts.get(request.attempt_key)
+        if work is not None:
+            self.wind_down(holding, work, request.grace_s)
+            return
+        holding.stopped.add(request.attempt_key)
+        for agent in holding.agents:
+            if agent.serves:
+                ref = agent.actor.stop.remote(request.attempt_key, request.grace_s)
+                self._session.when_done(ref, partial(self._nothing_left, agent, request.attempt_key))
+
+    def wind_down(self, holding: Holding, work: Work, grace_s: float) -> None:
+        """Ask, wait and force on every host; the tasks of hosts that do not answer are cancelled without them."""
+        work.stopping = True
+        for task in work.tasks:
+            if task.gone is not None:
+                self._tell_again(task)
+                continue
+            if task.envelope is None:
+                self._end(holding, work, task, outcomes.stopped())
+            self._clear(holding, work, task, grace_s)
+            if task.running:
+                self._session.io.put(partial(self._cancel, work, task), grace_s + _STOP_MARGIN_S)
+
+    def _nothing_left(self, agent: Agent, key: str, answer: Answer) -> None:
+        error = answer.exception()
+        if error is None:
+            self._session.post(ProcessGone(agent.life, agent.rank, key))
+        elif agent.serves:
+            log.warning("host_not_cleared", slice=agent.life, rank=agent.rank, attempt=key, cause=repr(error))
+
+    def _tell_again(self, task: HostTask) -> None:
+        for event in (task.started, task.ended, task.gone):
+            if event is not None:
+                self._session.post(event)

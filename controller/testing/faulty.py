@@ -89,9 +89,7 @@ class FaultyBackend:
 
     """
 
-    def __init__(
-        self, inner: Backend, seed: int = 0, *, clock: Clock | None = None, **probabilities: float
-    ) -> None:
+    def __init__(self, inner: Backend, seed: int = 0, *, clock: Clock | None = None, **probabilities: float) -> None:
         found = clock or getattr(inner, "clock", None)
         if found is None:
             raise ValueError("give the clock by which events are to be late")

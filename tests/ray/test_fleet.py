@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 
-from sliceform.controller import RunCancelled, RunFailed, Settings, SliceController, TpuSlice
+from sliceform.controller import RunCancelled, RunFailed, SliceController, TpuSlice
 from sliceform.controller.status import FleetStatus
 from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
 from sliceform.states.invariants import replay
@@ -87,9 +88,15 @@ def count(path: str) -> None:
     n = 0
     while not host_context().should_stop():
         n += 1
-        with open(f"{path}-{host_context().slice_id}-{host_context().host_rank}", "w") as file:
-            file.write(f"{os.getpid()} {n}")
+        Path(f"{path}-{host_context().slice_id}-{host_context().host_rank}").write_text(f"{os.getpid()} {n}")
         time.sleep(0.02)
+
+
+def counted(path: str, name: str) -> tuple[str, int] | None:
+    """Return the process and the number of a slice's first counter; None while it has not written, or just writes."""
+    file = Path(f"{path}-{name}-0")
+    words = file.read_text().split() if file.exists() else []
+    return (words[0], int(words[1])) if len(words) == 2 else None
 
 
 @pytest.mark.usefixtures("no_leaks")
@@ -139,8 +146,7 @@ def test_losing_a_host_leaves_the_other_slices_alone(whole: VirtualCluster, tmp_
         status = wait_status(fleet, lambda status: status.counts == {"running": 3})
         middle = status.slices[1]
         others = [status.slices[0].id, status.slices[2].id]
-        wait_for(lambda: all(os.path.exists(f"{path}-{name}-{rank}") for name in others for rank in (0, 1)))
-        numbers = {name: open(f"{path}-{name}-0").read().split() for name in others}
+        numbers = {name: wait_for(lambda name=name: counted(path, name)) for name in others}
         whole.kill_host(host_of(whole, middle.place, 1))
         status = wait_status(fleet, lambda status: status.ready == 3 and middle.id not in pids(status))
         assert {name: agents for name, agents in pids(status).items() if name in others} == {
@@ -150,9 +156,9 @@ def test_losing_a_host_leaves_the_other_slices_alone(whole: VirtualCluster, tmp_
         assert replacement.replaces == middle.id
         assert replacement.place != middle.place
         for name in others:
-            pid, number = wait_for(lambda name=name: open(f"{path}-{name}-0").read().split())
-            assert pid == numbers[name][0]
-            wait_for(lambda name=name: int((open(f"{path}-{name}-0").read().split() or [0, 0])[1]) > int(numbers[name][1]))
+            pid, number = numbers[name]
+            later = wait_for(lambda name=name, number=number: (now := counted(path, name)) and now[1] > number and now)
+            assert later[0] == pid
         story = str(fleet.history.story(middle.id))
         assert "preempted" in story
         assert "node_died" in story
@@ -172,7 +178,7 @@ def test_two_or_four_is_ready_at_two_and_grows_with_the_fourth_slice(pool: Virtu
     with fleet_of([2, 4]) as fleet:
         start = time.monotonic()
         fleet.wait_ready(timeout_s=READY_S)
-        assert fleet.status().size in {2}
+        assert fleet.status().size == 2
         assert time.monotonic() - start < 30
         wait_status(fleet, lambda status: status.ready == 3)
         kept = pids(fleet.status())
@@ -220,15 +226,14 @@ def test_cancel_leaves_no_process(pool: VirtualCluster, leftovers: Callable[[], 
         if os.fork() == 0:
             os.setsid()
             time.sleep(600)
-        with open(f"{path}-{os.environ['SLICEFORM_RANK']}", "w") as file:
-            file.write("up")
+        Path(f"{path}-{os.environ['SLICEFORM_RANK']}").write_text("up")
         time.sleep(600)
 
     with fleet_of(1) as fleet:
         fleet.wait_ready(1, READY_S)
         path = str(tmp_path / "up")
         run = fleet.submit(stubborn, path)
-        wait_for(lambda: os.path.exists(f"{path}-0") and os.path.exists(f"{path}-1"))
+        wait_for(lambda: (tmp_path / "up-0").exists() and (tmp_path / "up-1").exists())
         run.cancel(grace_s=0.2)
         with pytest.raises(RunCancelled):
             run.result(READY_S)
@@ -245,8 +250,7 @@ def test_a_run_restarts_after_its_slice_is_lost(whole: VirtualCluster, tmp_path:
 
         context = host_context()
         if context.attempt == 1:
-            with open(f"{path}-{context.rank}", "w") as file:
-                file.write("up")
+            Path(f"{path}-{context.rank}").write_text("up")
             if context.rank == 0:
                 return context.attempt, "returned early"
             time.sleep(600)
@@ -269,7 +273,7 @@ def test_a_run_restarts_after_its_slice_is_lost(whole: VirtualCluster, tmp_path:
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_rank_equals_worker_id_twenty_times_however_hosts_registered(cluster: VirtualCluster, pool: VirtualCluster) -> None:
+def test_rank_equals_worker_id_twenty_times_however_hosts_registered(cluster: VirtualCluster) -> None:
     """Host rank is TPU worker id on slices whose hosts registered in shuffled order, 20 of 20 times."""
     shuffled = [cluster.add_slice("v4-32", shuffle=seed) for seed in (3, 11)]
     try:
@@ -305,19 +309,11 @@ def test_why_tells_causes_apart(whole: VirtualCluster) -> None:
     finally:
         ray.util.remove_placement_group(holder)
     broken = whole.slices[0]
-    others = [row for row in whole.slices if row is not broken]
     whole.kill_host(broken.hosts[1])
     wait_for(lambda: not any(node["Alive"] and node["NodeID"] == broken.hosts[1].node_id for node in ray.nodes()))
-    del others
     with fleet_of(4) as fleet:
         wait_status(fleet, lambda status: status.counts == {"placed": 1, "ready": 3})
         placed = next(row for row in fleet.status().slices if row.state == "placed")
         why = fleet.why(placed.id)
         assert "host_missing" in why.codes
         assert "worker 1" in str(why) or "worker id 1" in str(why)
-
-
-def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The effective silence is shown, and follows the settings."""
-    monkeypatch.setenv("SLICEFORM_SILENCE_S", "3")
-    assert Settings().effective_silence_s == 6.0

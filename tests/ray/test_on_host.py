@@ -1,6 +1,8 @@
 """The agent and the host process as Ray runs them, where sliceform cannot be imported and nothing is installed."""
 
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,20 +20,20 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
 def local_ray(hide_sliceform: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Give a Ray of this machine's own, whose workers have what this process has in its environment now."""
     folder = tmp_path_factory.mktemp("tmp")
+    # The path of a socket must be short.
+    short = tempfile.mkdtemp(prefix="sf-oh-")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**hide_sliceform, "TMPDIR": str(folder)}.items():
             patch.setenv(name, value)
         patch.setattr("tempfile.tempdir", None)
-        # A socket's path must be short.
-        ray.init(
-            "local", num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=f"/tmp/sf-oh-{os.getpid()}"
-        )
+        ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=short)
     for module in (bootstrap, remote):
         ray.cloudpickle.register_pickle_by_value(module)
     yield folder
     for module in (bootstrap, remote):
         ray.cloudpickle.unregister_pickle_by_value(module)
     ray.shutdown()
+    shutil.rmtree(short, ignore_errors=True)
 
 
 @pytest.fixture
@@ -109,12 +111,12 @@ def test_agent_and_host_process_work_where_sliceform_cannot_be_imported(agent: A
     assert described["node_id"] == ray.get_runtime_context().get_node_id()
     assert described["address"]
     assert ray.get(agent.beat.remote(0.01), timeout=10) is True
-    prepared = ray.get(agent.prepare.remote("run-1/1", True), timeout=30)
+    prepared = ray.get(agent.prepare.remote("run-1/1", want_ports=True), timeout=30)
     assert len(set(prepared["ports"])) == 2
 
 
 def test_a_function_runs_and_is_seen_to_start_and_to_be_gone(agent: Any, local_ray: Path) -> None:
-    ray.get(agent.prepare.remote("run-1/1", False), timeout=60)
+    ray.get(agent.prepare.remote("run-1/1", want_ports=False), timeout=60)
     (incarnation,) = [path.parent.parent.name for path in local_ray.glob("sliceform-*/*/*/agent") if _new(path)]
     started = agent.wait_started.remote("run-1/1")
     envelope, value = submit("run-1/1", incarnation, look)
@@ -134,11 +136,10 @@ def test_stop_ends_a_process_that_does_not_listen_and_all_that_it_started(agent:
 
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         child = subprocess.Popen(["setsid", "sleep", "600"])
-        with open(path, "w") as file:
-            file.write(f"{os.getpid()} {child.pid} done")
+        Path(path).write_text(f"{os.getpid()} {child.pid} done")
         os.kill(os.getpid(), signal.SIGSTOP)
 
-    ray.get(agent.prepare.remote("run-1/2", False), timeout=60)
+    ray.get(agent.prepare.remote("run-1/2", want_ports=False), timeout=60)
     (incarnation,) = [path.parent.parent.name for path in local_ray.glob("sliceform-*/*/*/agent") if _new(path)]
     path = local_ray / "pids"
     envelope, _ = submit("run-1/2", incarnation, stubborn, str(path))

@@ -302,7 +302,8 @@ class FleetMachine(RuleBasedStateMachine):
         status = self.fleet.status()
         target = status.sizes[-1] + status.spares
         return (
-            len(status.slices) == target
+            self.faulty.pending == 0
+            and len(status.slices) == target
             and status.counts == {"ready": target}
             and all(run.state not in {"waiting", "running"} for run in status.runs)
             and status.effects_in_flight == 0

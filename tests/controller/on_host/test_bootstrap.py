@@ -1,6 +1,5 @@
 """What travels to a host as source works there under its real names, with or without sliceform installed."""
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -87,7 +86,7 @@ answer = [RunFailed.__module__, host_context is context.host_context]
 
 @pytest.mark.parametrize(("change", "kept"), [("", True), ("\n# newer", False)])
 def test_what_was_imported_before_stays_only_if_it_says_the_same(
-    script: Callable[..., Any], change: str, kept: bool
+    script: Callable[..., Any], change: str, *, kept: bool
 ) -> None:
     answer = script(
         f"""
@@ -127,4 +126,3 @@ answer = sorted(name for name in set(sys.modules) - before)
 """)
     package = "sliceform.controller.on_host"
     assert answer == [package, f"{package}.agent", f"{package}.processes"]
-    assert sys.version_info >= (3, 11)

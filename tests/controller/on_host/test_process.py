@@ -1,9 +1,13 @@
 """The process that runs the user's function: its environment, and every way that it can end."""
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from sliceform.controller.on_host.environment import set_environment
+from sliceform.controller.on_host.outcome import failure
 
 pytestmark = pytest.mark.timeout(40)
 
@@ -26,8 +30,8 @@ def run(function, *args, **kwargs):
 
 @pytest.fixture
 def run(script: Callable[..., Any], call: dict[str, Any]) -> Callable[..., Any]:
-    def ran(code: str, env: dict[str, str] | None = None, **changes: Any) -> Any:
-        return script(f"{RUN}\n{code}", env=env, call={**call, **changes})
+    def ran(code: str, changes: dict[str, Any] | None = None) -> Any:
+        return script(f"{RUN}\n{code}", call={**call, **(changes or {})})
 
     return ran
 
@@ -39,36 +43,48 @@ def work(a, b=0):
     import os
     c = host_context()
     return [a + b, c.rank, c.world_size, c.slice_id, c.attempt, c.run_id, c.previous, c.should_stop(), c.deadline,
-            c.coordinator_address, os.getsid(0) == os.getpid()]
+            c.coordinator_address, os.getsid(0) == os.getpid(), os.environ["SLICEFORM_ATTEMPT_MARK"]]
 answer = run(work, 1, b=2)
 """)
     assert envelope == {"status": "returned"}
-    assert value == [3, 1, 2, "slice-1", 2, "run-1", "preempted", False, None, "10.0.0.1:4242", True]
+    assert value == [
+        3,
+        1,
+        2,
+        "slice-1",
+        2,
+        "run-1",
+        "preempted",
+        False,
+        None,
+        "10.0.0.1:4242",
+        True,
+        "i1/slice-1-1/run-1-2",
+    ]
 
 
-ENVIRONMENT = """
-def work():
-    import os
-    return dict(os.environ)
-answer = run(work)
-"""
+@pytest.fixture
+def environ(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Stands for the environment of a process."""
+    found = {"MEGASCALE_NUM_SLICES": "8", "SLICEFORM_MEGASCALE_SLICE_ID": "3", "PATH": "/bin"}
+    monkeypatch.setattr(os, "environ", found)
+    return found
 
 
 def test_one_slice_has_no_megascale_even_where_the_node_or_the_user_sets_it(
-    script: Callable[..., Any], call: dict[str, Any]
+    environ: dict[str, str], call: dict[str, Any]
 ) -> None:
-    call["env"] = {"MEGASCALE_PORT": "1"}
-    preset = {"MEGASCALE_NUM_SLICES": "8", "SLICEFORM_MEGASCALE_SLICE_ID": "3"}
-    _, found = script(f"{RUN}\n{ENVIRONMENT}", env=preset, call=call)
-    assert not [name for name in found if "MEGASCALE" in name]
+    set_environment({**call, "env": {"MEGASCALE_PORT": "1"}})
+    assert not [name for name in environ if "MEGASCALE" in name]
+    assert environ["PATH"] == "/bin"
 
 
 def test_ours_wins_over_the_users_and_several_slices_have_megascale(
-    script: Callable[..., Any], call: dict[str, Any]
+    environ: dict[str, str], call: dict[str, Any]
 ) -> None:
     call |= {"num_slices": 2, "slice_rank": 1, "rank": 3, "world_size": 4}
     call["env"] = {"MINE": "yes", "TPU_HOST_ID": "9", "MEGASCALE_PORT": "1"}
-    _, found = script(f"{RUN}\n{ENVIRONMENT}", call=call)
+    set_environment(call)
     wanted = {
         "TPU_HOST_ID": "1",
         "TPU_SLICE_NAME": "pod-a",
@@ -81,15 +97,14 @@ def test_ours_wins_over_the_users_and_several_slices_have_megascale(
         "MEGASCALE_PORT": "4243",
         "MEGASCALE_SLICE_ID": "1",
     }
-    assert {name: found[name] for name in wanted} == wanted
-    assert {name: found[f"SLICEFORM_{name}"] for name in wanted} == wanted
-    assert found["MINE"] == "yes"
-    assert found["SLICEFORM_ATTEMPT_MARK"] == "i1/slice-1-1/run-1-2"
+    assert {name: environ[name] for name in wanted} == wanted
+    assert {name: environ[f"SLICEFORM_{name}"] for name in wanted} == wanted
+    assert environ["MINE"] == "yes"
+    assert environ["SLICEFORM_ATTEMPT"] == "2"
 
 
-def test_an_environment_that_cannot_be_set_is_refused(script: Callable[..., Any], call: dict[str, Any]) -> None:
-    call["env"] = {"NUMBER": 3}
-    envelope, _ = script(f"{RUN}\nanswer = run(print)", call=call)
+def test_an_environment_that_cannot_be_set_is_refused(run: Callable[..., Any]) -> None:
+    envelope, _ = run("answer = run(print)", changes={"env": {"NUMBER": 3}})
     assert envelope["status"] == "refused"
     assert "environment" in envelope["message"]
 
@@ -109,16 +124,11 @@ answer = run(work)
     assert "process.py" not in envelope["traceback"]
 
 
-@pytest.mark.parametrize(("code", "number"), [("", 0), ("3", 3), ("'gave up'", 1)])
-def test_sys_exit_is_an_outcome(run: Callable[..., Any], code: str, number: int) -> None:
-    envelope, _ = run(f"""
-def work():
-    import sys
-    sys.exit({code})
-answer = run(work)
-""")
-    assert envelope["status"] == "raised"
-    assert envelope["exit_code"] == number
+@pytest.mark.parametrize(("code", "number"), [(None, 0), (3, 3), ("gave up", 1)])
+def test_sys_exit_is_an_outcome(code: Any, number: int) -> None:
+    envelope = failure("raised", SystemExit(code))
+    assert (envelope["type"], envelope["exit_code"]) == ("SystemExit", number)
+    assert failure("raised", KeyboardInterrupt())["exit_code"] is None
 
 
 def test_a_value_that_cannot_be_pickled_is_said_so(run: Callable[..., Any]) -> None:
@@ -132,31 +142,33 @@ answer = run(work)
     assert "the returned lock cannot be pickled" in envelope["message"]
 
 
-def test_an_exception_that_cannot_travel_leaves_its_traceback(run: Callable[..., Any]) -> None:
-    envelope, _ = run("""
-def work():
+def test_an_exception_that_cannot_travel_leaves_its_traceback() -> None:
     class Odd(Exception):
-        def __init__(self, one, two):
+        def __init__(self, one: int, two: int) -> None:
             super().__init__("odd")
-        def __str__(self):
+
+        def __str__(self) -> str:
             raise RuntimeError
-    raise Odd(1, 2)
-answer = run(work)
-""")
+
+    envelope = failure("raised", caught(lambda: (_ for _ in ()).throw(Odd(1, 2))))
     assert envelope["error"] is None
     assert "message cannot be had" in envelope["message"]
-    assert "in work" in envelope["traceback"]
+    assert "in caught" in envelope["traceback"]
 
 
-def test_nothing_that_comes_back_is_without_bound(run: Callable[..., Any]) -> None:
-    envelope, _ = run("""
-def work():
-    raise ValueError("x" * 5_000_000)
-answer = run(work)
-""")
+def test_nothing_that_comes_back_is_without_bound() -> None:
+    envelope = failure("raised", ValueError("x" * 5_000_000), "what")
     assert len(envelope["message"]) < 10_000
     assert len(envelope["traceback"]) < 70_000
     assert envelope["error"] is None
+
+
+def caught(function: Callable[[], Any]) -> BaseException:
+    try:
+        function()
+    except BaseException as error:  # noqa: BLE001 - any
+        return error
+    raise AssertionError("nothing was raised")
 
 
 def test_work_that_cannot_be_unpickled_is_refused_and_says_what_is_missing(run: Callable[..., Any]) -> None:
@@ -214,7 +226,7 @@ start = time.monotonic()
 answer = [run(work), calls, time.monotonic() - start]
 sys.stdout.flush()
 """,
-        jax_shutdown_s=0.2,
+        {"jax_shutdown_s": 0.2},
     )
     (envelope, value), calls, took_s = answer
     assert (envelope["status"], value, calls) == ("returned", 7, ["shutdown"])

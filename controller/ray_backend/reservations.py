@@ -1,0 +1,130 @@
+"""Reserve: make the group that claims a slice, and report where it was placed."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import ray
+import structlog
+from ray.util.placement_group import PlacementGroup
+
+from sliceform.controller.observed import Assembled, Refused, Reserved
+from sliceform.controller.ray_backend import groups
+from sliceform.controller.ray_backend.holding import Holding
+from sliceform.controller.ray_backend.nodes import NodeReader
+from sliceform.controller.ray_backend.session import Answer, Session
+from sliceform.controller.requests import Reserve
+from sliceform.controller.spec import TpuSlice
+
+log = structlog.get_logger(__name__)
+
+#: How soon to look again at a group whose row does not say yet what its readiness said, seconds.
+_LOOK_AGAIN_S = 0.1
+
+
+class Reservations:
+    """Everything here runs on the I/O thread."""
+
+    def __init__(self, session: Session, nodes: NodeReader) -> None:
+        """Take the session and the node table."""
+        self._session = session
+        self._nodes = nodes
+
+    def name(self, life: str, part: str) -> str:
+        """Return the name of a group of a life; `part` is `head` or `hosts`."""
+        fleet = self._session.fleet
+        return f"sliceform/{fleet.label}/{fleet.incarnation}/{life}/{part}"
+
+    def reserve(self, holding: Holding, request: Reserve) -> None:
+        """Ask for the group, or say once more what has become of it."""
+        if not holding.held:
+            return
+        told = holding.reserved or holding.refused
+        if told is not None:
+            self._session.post(told)
+        elif holding.groups:
+            self._look(holding)
+            if holding.reserved is None and holding.refused is None and request.avoid != holding.avoid:
+                self._replace(holding, request)
+        else:
+            self._create(holding, request)
+
+    def watch_hosts(self, holding: Holding) -> None:
+        """Report `Assembled` when the host group is placed."""
+        assert holding.hosts is not None
+        self._session.when_done(holding.hosts.ready(), partial(self._hosts_ready, holding))
+
+    def look_at_hosts(self, holding: Holding) -> None:
+        """Report where the host group is now; nothing while it is not placed."""
+        if not holding.held or holding.hosts is None:
+            return
+        nodes = groups.nodes_of(groups.row_of(holding.hosts))
+        if nodes is not None:
+            holding.assembled = Assembled(holding.life, nodes)
+            self._session.post(holding.assembled)
+
+    def _create(self, holding: Holding, request: Reserve) -> None:
+        shape = holding.shape = request.shape
+        holding.avoid = request.avoid
+        try:
+            if isinstance(shape, TpuSlice):
+                group = holding.head = groups.head_group(self.name(holding.life, "head"), shape, request.avoid)
+            else:
+                group = holding.hosts = groups.free_group(self.name(holding.life, "hosts"), shape, request.avoid)
+        except (TypeError, ValueError) as error:
+            log.warning("reservation_refused", slice=holding.life, cause=repr(error))
+            self._refuse(holding, str(error))
+            return
+        self._session.when_done(group.ready(), partial(self._ready, holding, group))
+
+    def _replace(self, holding: Holding, request: Reserve) -> None:
+        """Ask anew with another selector, which Ray cannot change in a group that waits."""
+        for group in holding.groups:
+            groups.remove(group)
+        holding.head = holding.hosts = None
+        self._create(holding, request)
+
+    def _ready(self, holding: Holding, group: PlacementGroup, answer: Answer) -> None:
+        if not holding.held or group not in holding.groups:
+            return
+        error = answer.exception()
+        if error is None:
+            self._look(holding)
+        elif isinstance(error, ray.exceptions.TaskPlacementGroupRemoved):
+            self._refuse(holding, "somebody removed its placement group")
+        else:
+            log.warning("group_unwatched", slice=holding.life, cause=repr(error))
+            self._session.io.put(partial(self._look, holding), _LOOK_AGAIN_S)
+
+    def _look(self, holding: Holding) -> None:
+        """Read the group's row, and report the reservation if it is placed; otherwise its readiness is awaited."""
+        if not holding.held or holding.reserved is not None:
+            return
+        group = holding.head or holding.hosts
+        assert group is not None
+        nodes = groups.nodes_of(groups.row_of(group))
+        if nodes is None:
+            return
+        place = None
+        if holding.head is not None:
+            row = self._nodes.row(nodes[0])
+            if row is None:
+                self._session.io.put(partial(self._look, holding), _LOOK_AGAIN_S)
+                return
+            if row.place is None:
+                self._refuse(holding, f"node {row.id} offers a TPU head, but has no label with a slice name")
+                return
+            place = row.place
+        holding.reserved = Reserved(holding.life, place, nodes)
+        self._session.post(holding.reserved)
+
+    def _hosts_ready(self, holding: Holding, answer: Answer) -> None:
+        error = answer.exception()
+        if error is None:
+            self.look_at_hosts(holding)
+        elif holding.held:
+            log.warning("group_unwatched", slice=holding.life, cause=repr(error))
+
+    def _refuse(self, holding: Holding, detail: str) -> None:
+        holding.refused = Refused(holding.life, detail)
+        self._session.post(holding.refused)

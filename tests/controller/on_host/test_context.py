@@ -1,0 +1,93 @@
+"""What the user's function can ask, and how hosts join into one jax world."""
+
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sliceform.controller.on_host import context
+from sliceform.controller.on_host.channel import Channel
+
+pytestmark = pytest.mark.timeout(20)
+
+
+@pytest.fixture
+def enter(own_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], context.HostContext]:
+    """Be a host of a run of so many hosts."""
+
+    def entered(world_size: int) -> context.HostContext:
+        here = context.HostContext(
+            rank=world_size - 1,
+            world_size=world_size,
+            slice_rank=0,
+            num_slices=1,
+            host_rank=world_size - 1,
+            hosts_per_slice=world_size,
+            slice_id="slice-1",
+            run_id="run-1",
+            attempt=1,
+            previous=None,
+            coordinator_address="10.0.0.1:4242",
+            _signal=context.StopSignal(Channel("i1", "slice-1/0", "run-1/1")),
+        )
+        monkeypatch.setattr(context, "_current", None)
+        context.enter(here)
+        return here
+
+    return entered
+
+
+@pytest.fixture
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What `jax.distributed.initialize` was called with."""
+    calls: list[dict[str, Any]] = []
+    distributed = types.SimpleNamespace(
+        is_initialized=lambda: bool(calls), initialize=lambda **options: calls.append(options)
+    )
+    monkeypatch.setitem(sys.modules, "jax", types.SimpleNamespace(distributed=distributed))
+    return calls
+
+
+def test_outside_a_run_there_is_no_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(context, "_current", None)
+    with pytest.raises(RuntimeError, match="inside a function"):
+        context.host_context()
+    with pytest.raises(RuntimeError, match="inside a function"):
+        context.initialize_jax()
+
+
+def test_the_deadline_is_that_of_the_stop(enter: Callable[[int], context.HostContext]) -> None:
+    here = enter(2)
+    Channel("i1", "slice-1/0", "run-1/1").ask_to_stop(123.0)
+    assert context.host_context() is here
+    assert here.should_stop()
+    assert here.deadline == 123.0
+    with pytest.raises(AttributeError):
+        here.rank = 3  # type: ignore[misc]
+
+
+def test_hosts_join_once_with_the_users_options(
+    enter: Callable[[int], context.HostContext], joined: list[dict[str, Any]]
+) -> None:
+    enter(2)
+    context.initialize_jax(initialization_timeout=9)
+    context.initialize_jax(initialization_timeout=9)
+    assert joined == [
+        {
+            "coordinator_address": "10.0.0.1:4242",
+            "num_processes": 2,
+            "process_id": 1,
+            "initialization_timeout": 9,
+        }
+    ]
+
+
+def test_a_host_that_is_alone_has_nobody_to_join(
+    enter: Callable[[int], context.HostContext], joined: list[dict[str, Any]]
+) -> None:
+    enter(1)
+    context.initialize_jax()
+    assert joined == []
