@@ -195,7 +195,7 @@ def test_too_old_a_ray_is_refused() -> None:
     """By its version, before anything is asked of it."""
     from sliceform.controller.ray_backend.connect import check_version
 
-    with pytest.raises(ClusterError, match="2.9.3 is too old"):
+    with pytest.raises(ClusterError, match=r"2\.9\.3 is too old"):
         check_version("2.9.3")
     check_version("2.60.0")
     check_version("3.0.0.dev0")
