@@ -107,7 +107,7 @@ class FleetStatus(NamedTuple):
         """Draw it as a table for people."""
         wanted = "/".join(map(str, self.sizes)) + (f" + {self.spares} spare" if self.spares else "")
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items()) or "no slices"
-        lines = [f"fleet {self.label}: {wanted} wanted, size {self.size} reached; {counts}"]
+        lines = [f"{self.label}: {wanted} wanted, size {self.size} reached; {counts}"]
         if self.blind:
             lines.append(f"cannot observe the cluster: {self.blind}")
         if self.waits_for:

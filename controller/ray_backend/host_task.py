@@ -12,11 +12,19 @@ from sliceform.controller.ray_backend.pack import Packed
 
 
 def submit(
-    run_host: Any, fleet: FleetIdentity, holding: Holding, work: Work, *, task: HostTask, addresses: tuple[str, str]
+    run_host: Any,
+    fleet: FleetIdentity,
+    holding: Holding,
+    work: Work,
+    *,
+    task: HostTask,
+    addresses: tuple[str, str],
+    payload: Any,
 ) -> tuple[Any, Any]:
     """Submit it, without waiting; return the references to its envelope and to its value.
 
-    `addresses` are those of the coordinators, for jax and for transfers between slices.
+    `addresses` are those of the coordinators, for jax and for transfers between slices; `payload` is the pickled work
+    or a reference to it.
     """
     request, spec = work.request, work.request.attempt
     packed: Packed = spec.work
@@ -40,7 +48,7 @@ def submit(
         "jax_shutdown_s": spec.jax_shutdown_s,
         "incarnation": fleet.incarnation,
     }
-    envelope, value = run_host.options(**_options(fleet, holding, work, task, packed)).remote(call, packed.payload)
+    envelope, value = run_host.options(**_options(fleet, holding, work, task, packed)).remote(call, payload)
     return envelope, value
 
 

@@ -12,9 +12,6 @@ from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionE
 from sliceform.controller.ray_backend import private
 from sliceform.controller.spec import SliceShape
 
-#: Work larger than this travels through Ray's object store, once per node; smaller work goes with every call, bytes.
-_INLINE_BYTES = 64 * 1024
-
 _RESOURCE_OPTIONS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 #: Options that say nothing else than what holds anyway, by their values that do so.
 _GIVEN: Mapping[str, tuple[Any, ...]] = {
@@ -36,8 +33,8 @@ _ADVICE: Mapping[str, str] = {
 class Packed:
     """Work as it travels."""
 
-    #: Function, arguments and keyword arguments, pickled together; or a reference to that.
-    payload: Any
+    #: Function, arguments and keyword arguments, pickled together.
+    payload: bytes
     #: What its host tasks ask for instead of what their bundle has of the same Ray resource.
     resources: Mapping[str, float]
     runtime_env: Mapping[str, Any] | None = None
@@ -61,8 +58,6 @@ def pack(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: Slice
         payload = ray.cloudpickle.dumps((function, args, dict(kwargs)))
     except Exception as error:
         raise _unpicklable(error, function, args, kwargs) from error
-    if len(payload) > _INLINE_BYTES and ray.is_initialized():
-        return Packed(ray.put(payload), resources, runtime_env)
     return Packed(payload, resources, runtime_env)
 
 

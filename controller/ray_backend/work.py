@@ -149,7 +149,13 @@ class Attempts:
         assert meeting.addresses is not None
         fleet = self._session.fleet
         task.envelope, task.value = submit(
-            self._shipped.run_host, fleet, holding, work, task=task, addresses=meeting.addresses
+            self._shipped.run_host,
+            fleet,
+            holding,
+            work,
+            task=task,
+            addresses=meeting.addresses,
+            payload=meeting.parcel(work.request.attempt.work.payload),
         )
         self._session.when_done(task.envelope, partial(self._ended, holding, work, task))
         ref = holding.agents[task.rank].actor.wait_started.remote(work.key)

@@ -245,8 +245,10 @@ def test_cancel_leaves_no_process(pool: VirtualCluster, leftovers: Callable[[], 
 def test_a_run_restarts_after_its_slice_is_lost(whole: VirtualCluster, tmp_path: Any) -> None:
     """The attempt that lost a host is charged to preemption, and never succeeds on the hosts that are left."""
 
-    def work(path: str) -> tuple[int, str]:
+    def work(path: str, ballast: bytes) -> tuple[int, str]:
         from sliceform.controller import host_context
+
+        assert len(ballast) == 300_000
 
         context = host_context()
         if context.attempt == 1:
@@ -258,7 +260,7 @@ def test_a_run_restarts_after_its_slice_is_lost(whole: VirtualCluster, tmp_path:
 
     with fleet_of(2) as fleet:
         fleet.wait_ready(2, READY_S)
-        run = fleet.options(max_preemptions=1).submit(work, str(tmp_path / "up"))
+        run = fleet.options(max_preemptions=1).submit(work, str(tmp_path / "up"), bytes(300_000))
         wait_for(lambda: all((tmp_path / f"up-{rank}").exists() for rank in range(4)))
         lost = fleet.status().slices[1]
         whole.kill_host(host_of(whole, lost.place, 0))
