@@ -34,6 +34,7 @@ from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run
 from sliceform.controller.step import Step
 from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
 from sliceform.states import History
+from sliceform.states.reasons import Reason
 
 log = structlog.get_logger(__name__)
 
@@ -417,7 +418,9 @@ class SliceController:
     def _why(self, row: SliceStatus, status: FleetStatus) -> Why:
         findings: tuple[Finding, ...] = ()
         if row.state in {"pending", "placed"}:
-            findings = self._connected().explain(row.id, row.place, frozenset(status.avoided))
+            last = self.history.story(row.id)[-1:]
+            findings = tuple(Finding(note.reason, note.detail) for note in last if note.reason == Reason.EFFECT_FAILED)
+            findings += self._connected().explain(row.id, row.place, frozenset(status.avoided))
         return Why(row.id, row.state, summarise(row, self._clock.epoch()), findings)
 
     def _run_status(self, record: RunRecord) -> RunStatus:

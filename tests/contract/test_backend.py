@@ -116,36 +116,28 @@ class TestNodeTable:
 
 
 class TestLoss:
-    def test_of_a_host_is_told_and_its_groups_can_be_removed(self, harness: Harness) -> None:
+    def test_of_a_host_is_told_and_ends_its_process_and_no_other(self, harness: Harness) -> None:
         others = frozenset(harness.places)
         place = harness.add_slice()
         harness.bring_up("a", avoid=others)
         node = harness.node_id(place, 1)
+        harness.launch("a", fn=harness.busy(3.0))
+        harness.wait_for(ProcessStarted, life="a", count=2)
         harness.kill_host(place, 1)
 
         def known() -> bool:
             lost = [event.rank for event in harness.told(HostLost, life="a")]
-            rows = [read.nodes.get(node) for read in harness.told(NodesSeen)[-1:]]
-            return lost == [1] or any(row is not None and not row.alive for row in rows)
+            row = harness.nodes().nodes[node]
+            return lost == [1] or not row.alive
 
         harness.until(known)
-        harness.until(lambda: not harness.nodes().nodes[node].alive)
-        harness.release("a", lost=True)
-        assert all(event.rank == 1 for event in harness.told(HostLost, life="a"))
-
-    def test_of_a_host_ends_its_process_and_no_other(self, harness: Harness) -> None:
-        others = frozenset(harness.places)
-        place = harness.add_slice()
-        harness.bring_up("a", avoid=others)
-        harness.launch("a", fn=harness.busy(3.0))
-        harness.wait_for(ProcessStarted, life="a", count=2)
-        harness.kill_host(place, 1)
         ended = harness.wait_for(ProcessEnded, life="a", count=2)
         assert {e.rank: e.outcome.kind for e in ended} == {
             0: OutcomeKind.RETURNED,
             1: OutcomeKind.LOST,
         }
         harness.release("a", lost=True)
+        assert all(event.rank == 1 for event in harness.told(HostLost, life="a"))
 
 
 class TestWork:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from sliceform.controller.errors import InsufficientSlicesError
+from sliceform.controller.observed import EffectFailed
 from sliceform.controller.spec import TpuSlice
+from sliceform.states.effects import Effect
 
 Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py
 
@@ -113,3 +115,12 @@ class TestWhy:
         assert (caught.value.requested, caught.value.available) == (2, 1)
         assert list(caught.value.reasons) == ["slice-2"]
         assert "chips_held" in caught.value.reasons["slice-2"]
+
+    def test_an_effect_that_fails_again_and_again_is_named_first(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 0)
+        world.go(1.0)
+        world.fleet._loop.post(EffectFailed("slice-1", Effect.RESERVE, "the GCS says no"))
+        world.step()
+        why = world.fleet.why("slice-1")
+        assert why.codes[0] == "effect_failed"
+        assert "the GCS says no" in str(why)
