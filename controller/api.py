@@ -5,19 +5,17 @@ from __future__ import annotations
 import atexit
 import re
 import threading
-import time
 import uuid
-import weakref
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Self, overload
 
 import structlog
 
-from sliceform.controller.attempts import RunOptions, RunRecord
+from sliceform.controller.attempts import Ended, RunOptions, RunRecord
 from sliceform.controller.backend import Backend, Finding, FleetIdentity
 from sliceform.controller.clock import Clock, SystemClock
+from sliceform.controller.drive import Drive
 from sliceform.controller.errors import (
     ConfigurationError,
     FleetClosedError,
@@ -27,7 +25,6 @@ from sliceform.controller.errors import (
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.loop import Reconciler
 from sliceform.controller.run import Run, RunOwner, RunResult
-from sliceform.controller.runner import Runner
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import Desired, SliceShape, parse_sizes
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status
@@ -38,15 +35,9 @@ from sliceform.states.reasons import Reason
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-#: How long the loop may take to answer a question, seconds; a tick never waits, so this is generous.
-_ANSWER_S = 30.0
 #: Beyond the grace, how long `close` waits for groups to be seen removed, seconds.
 _RELEASE_S = 20.0
-#: How often a long wait is reported, seconds.
-_PROGRESS_S = 10.0
 
 
 class SliceController:
@@ -102,8 +93,7 @@ class SliceController:
         self._runs: dict[str, Run] = {}
         self._submitted = 0
         self._lock = threading.RLock()
-        self._reconciler: Reconciler | None = None
-        self._runner: Runner | None = None
+        self._drive: Drive | None = None
         self._closed = False
 
     # Its life.
@@ -118,10 +108,8 @@ class SliceController:
 
         """
         with self._lock:
-            if self._runner is None:
-                self._open()
-                self._runner = Runner(self._loop, self._identity.label)
-                self._runner.start()
+            self._check_open()
+            self._opened().start()
         return self
 
     def close(self, grace_s: float | None = None) -> None:
@@ -136,22 +124,21 @@ class SliceController:
             if self._closed:
                 return
             self._closed = True
-            reconciler = self._reconciler
-        if reconciler is None:
+            drive = self._drive
+        if drive is None:
             return
         try:
-            reconciler.inbox.ask(lambda: self._begin_close(grace))
-            if not self._wait(lambda status: not status.slices, grace + _RELEASE_S):
-                left = [f"{row.id} ({row.state})" for row in reconciler.status.slices]
+            drive.request(lambda: self._begin_close(grace))
+            if not drive.wait(lambda status: not status.slices, grace + _RELEASE_S):
+                left = [f"{row.id} ({row.state})" for row in drive.loop.status.slices]
                 log.warning("close_incomplete", fleet=self._identity.label, slices=left)
         finally:
-            if self._runner is not None:
-                self._runner.stop(timeout_s=_ANSWER_S)
-            if self._backend is not None:
-                self._backend.close()
+            drive.stop()
+            drive.loop.backend.close()
             for run in list(self._runs.values()):
+                run.record.ended = run.record.ended or Ended.CANCELLED
                 self._conclude(run.record)
-            atexit.unregister(self._at_exit)
+            atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -184,7 +171,7 @@ class SliceController:
             kept = self._desired.spares if spares is None else spares
             desired = Desired(sizes, kept, self._desired.generation + 1)
             self._desired = desired
-        self._request(lambda: self._rescale(desired))
+        self._opened().request(lambda: self._rescale(desired))
 
     def drain(self, slice_id: str, deadline_s: float | None = None) -> None:
         """Take a slice out of use and let it go; it is replaced. Work on it has `deadline_s` seconds to stop.
@@ -196,7 +183,7 @@ class SliceController:
         self._check_open()
         self._row(slice_id)
         grace = self.settings.drain_grace_s if deadline_s is None else _not_negative("deadline_s", deadline_s)
-        self._request(lambda: self._drain(slice_id, grace))
+        self._opened().request(lambda: self._drain(slice_id, grace))
 
     # What there is.
 
@@ -218,7 +205,7 @@ class SliceController:
             raise ConfigurationError(
                 f"wait_ready({n!r}): the fleet aims for {self._desired.target} slices; ask for 1 to that many, or scale"
             )
-        if not self._wait(lambda status: status.ready >= wanted, timeout_s):
+        if not self._opened().wait(lambda status: status.ready >= wanted, timeout_s):
             self._check_open()
             why = self.why()
             reasons = {row.slice_id: str(row) for row in why.slices}
@@ -246,7 +233,7 @@ class SliceController:
 
     def plan(self) -> tuple[Step, ...]:
         """Return what the next tick would do as things stand, without doing it; empty when all is as it should be."""
-        return self._call(self._loop.preview)
+        return self._opened().call(self._loop.preview)
 
     def step(self) -> float:
         """Do one tick on the caller's thread; for those who drive the loop themselves.
@@ -258,12 +245,9 @@ class SliceController:
             ConfigurationError: the fleet was started, and ticks by itself.
 
         """
-        if self._runner is not None:
+        if self._drive is not None and self._drive.runner is not None:
             raise ConfigurationError("step() drives a fleet that was not started; this one ticks by itself")
-        with self._lock:
-            self._check_open()
-            if self._reconciler is None:
-                self._open()
+        self._check_open()
         return self._loop.tick()
 
     # Work.
@@ -319,16 +303,16 @@ class SliceController:
         self, options: RunOptions, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Run:
         self._check_open()
-        backend = self._connected()
-        work = backend.pack(fn, args, kwargs)
+        drive = self._opened()
+        work = drive.loop.backend.pack(fn, args, kwargs)
         with self._lock:
             self._submitted += 1
             run_id = f"run-{self._submitted}"
         record = RunRecord(run_id, work, options, self._clock.epoch(), 0.0, self._conclude)
-        owner = RunOwner(self._run_status, self._cancel, self._await, self.settings.cancel_grace_s)
+        owner = RunOwner(self._run_status, self._cancel, drive.wait_event, self.settings.cancel_grace_s)
         run = Run(record, owner)
         self._runs[run_id] = run
-        self._request(lambda: self._loop.conductor.submit(record))
+        drive.request(lambda: drive.loop.conductor.submit(record))
         return run
 
     # On the loop's thread.
@@ -354,60 +338,39 @@ class SliceController:
         run = self._runs.pop(record.id, None)
         if run is None:
             return
-        if self._reconciler is not None:
-            self._reconciler.board.run_ended(record)
+        self._loop.board.run_ended(record)
         run.over()
 
     # Inside.
 
     @property
     def _loop(self) -> Reconciler:
+        return self._opened().loop
+
+    def _opened(self) -> Drive:
+        """Return what drives the loop, after having connected to the cluster if that was not done yet."""
         with self._lock:
-            if self._reconciler is None:
-                self._open()
-            assert self._reconciler is not None
-            return self._reconciler
+            if self._drive is None:
+                self._check_open()
+                self._drive = self._open()
+                atexit.register(self.close, grace_s=0.0)
+            return self._drive
 
-    def _connected(self) -> Backend:
-        return self._loop.backend
-
-    def _open(self) -> None:
-        self._check_open()
-        if self._reconciler is not None:
-            return
-        if self._backend is None:
+    def _open(self) -> Drive:
+        backend = self._backend
+        if backend is None:
             from sliceform.controller.ray_backend import RayBackend
 
-            self._backend = RayBackend()
-        seed = int(self._identity.incarnation, 16)
-        reconciler = Reconciler(self._fleet, self._backend, self._clock, label=self._identity.label, seed=seed)
-        self._backend.open(self._identity, reconciler)
-        self._reconciler = reconciler
-        # A weak method: an open fleet that nobody holds any more must not be kept by the interpreter's exit list.
-        self._at_exit = _close_at_exit(weakref.ref(self))
-        atexit.register(self._at_exit)
+            backend = RayBackend()
+        identity = self._identity
+        seed = int(identity.incarnation, 16)
+        reconciler = Reconciler(self._fleet, backend, self._clock, label=identity.label, seed=seed)
+        backend.open(identity, reconciler)
+        return Drive(reconciler, self._clock, identity.label)
 
     def _check_open(self) -> None:
         if self._closed:
             raise FleetClosedError("this fleet was closed; make a new SliceController")
-
-    def _request(self, change: Callable[[], Any]) -> None:
-        self._loop.inbox.ask(change)
-
-    def _call(self, question: Callable[[], T]) -> T:
-        """Return the loop's answer, asked on its own thread."""
-        if self._runner is None or self._runner.current:
-            return question()
-        answer: Future[T] = Future()
-
-        def ask() -> None:
-            try:
-                answer.set_result(question())
-            except Exception as error:  # noqa: BLE001 - handed to the one who asked
-                answer.set_exception(error)
-
-        self._loop.inbox.ask(ask)
-        return answer.result(_ANSWER_S)
 
     def _row(self, slice_id: str) -> SliceStatus:
         rows = {row.id: row for row in self.status().slices}
@@ -420,50 +383,20 @@ class SliceController:
         if row.state in {"pending", "placed"}:
             last = self.history.story(row.id)[-1:]
             findings = tuple(Finding(note.reason, note.detail) for note in last if note.reason == Reason.EFFECT_FAILED)
-            findings += self._connected().explain(row.id, row.place, frozenset(status.avoided))
+            findings += self._loop.backend.explain(row.id, row.place, frozenset(status.avoided))
         return Why(row.id, row.state, summarise(row, self._clock.epoch()), findings)
 
     def _run_status(self, record: RunRecord) -> RunStatus:
-        def ask() -> RunStatus:
-            return run_status(record, self._loop.board.waits_for(record))
-
-        return run_status(record, "") if self._closed or record.ended is not None else self._call(ask)
+        if self._closed or record.ended is not None:
+            return run_status(record, "")
+        drive = self._opened()
+        return drive.call(lambda: run_status(record, drive.loop.board.waits_for(record)))
 
     def _cancel(self, record: RunRecord, grace_s: float) -> None:
         _not_negative("grace_s", grace_s)
         if not self._closed:
-            self._request(lambda: self._loop.conductor.cancel(record, grace_s))
-
-    def _await(self, event: threading.Event, timeout_s: float | None) -> bool:
-        """Wait for something that the loop will set; see `RunOwner.wait`."""
-        if self._runner is not None or self._closed:
-            return event.wait(timeout_s)
-        return self._wait(lambda _: event.is_set(), timeout_s)
-
-    def _wait(self, done: Callable[[FleetStatus], bool], timeout_s: float | None) -> bool:
-        """Wait until the status satisfies `done`; drives the loop itself if the fleet was not started."""
-        loop = self._loop_or_none()
-        if loop is None:
-            return False
-        end = None if timeout_s is None else self._clock.monotonic() + timeout_s
-        report = time.monotonic() + _PROGRESS_S
-        while not done(loop.status):
-            left = _PROGRESS_S if end is None else end - self._clock.monotonic()
-            if left <= 0:
-                return False
-            if self._runner is None:
-                self._clock.sleep(min(left, loop.tick()) or 1e-3)
-                continue
-            with loop.board.published:
-                if not done(loop.status):
-                    loop.board.published.wait(min(left, 1.0))
-            if time.monotonic() >= report:
-                report += _PROGRESS_S
-                log.info("still_waiting", fleet=self._identity.label, summary=summarise_fleet(loop.status))
-        return True
-
-    def _loop_or_none(self) -> Reconciler | None:
-        return self._reconciler if self._closed else self._loop
+            drive = self._opened()
+            drive.request(lambda: drive.loop.conductor.cancel(record, grace_s))
 
 
 class Submitter:
@@ -487,12 +420,3 @@ def _not_negative(name: str, seconds: float) -> float:
     if not seconds >= 0:
         raise ConfigurationError(f"{name} must be 0 seconds or more, not {seconds!r}")
     return seconds
-
-
-def _close_at_exit(fleet: weakref.ref[SliceController]) -> Callable[[], None]:
-    def close() -> None:
-        known = fleet()
-        if known is not None:
-            known.close(grace_s=0.0)
-
-    return close

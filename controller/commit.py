@@ -156,15 +156,16 @@ def _placed(fleet: Fleet, life: Life, _: Step) -> None:
     _use(fleet, life, life.view.head_node, None)
 
 
-def _prepared(fleet: Fleet, life: Life, _: Step) -> None:
+def _prepared(fleet: Fleet, _life: Life, _: Step) -> None:
     picture = fleet.picture
     picture.growth.changed(picture.now)
     picture.backoff.succeeded()
+
+
+def _finished(fleet: Fleet, life: Life, _: Step) -> None:
+    # Not before: agents that die again and again were all ready first.
     for place in _places(life):
-        picture.places.worked(place)
-
-
-def _finished(_fleet: Fleet, life: Life, _: Step) -> None:
+        fleet.picture.places.worked(place)
     life.record.run_id = None
     life.over = None
     life.view.outcomes.clear()

@@ -82,7 +82,7 @@ class Places:
         return True
 
     def worked(self, place: str) -> None:
-        """Forget failures of a place that has become ready."""
+        """Forget failures of a place that work has gone through on."""
         self.strikes.pop(place, None)
 
     def settle(self, now: float, is_dead: Mapping[str, Node] | None = None) -> bool:

@@ -95,7 +95,11 @@ def _unpicklable(
 
 
 def _parts(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    yield f"the function {getattr(function, '__qualname__', None) or repr(function)}", function
+    who = f"the function {getattr(function, '__qualname__', None) or repr(function)}"
+    variables = getattr(getattr(function, "__code__", None), "co_freevars", ())
+    for variable, cell in zip(variables, getattr(function, "__closure__", None) or (), strict=False):
+        yield f"{variable!r}, which {who} uses,", cell.cell_contents
+    yield who, function
     for index, value in enumerate(args):
         yield f"argument {index + 1}", value
     for name, value in kwargs.items():

@@ -246,7 +246,7 @@ class TestOnItsOwnThread:
             place = fleet.status().slices[0].place
             assert place is not None
             sim.kill_host(place, 0)
-            fleet._wait(lambda status: [row.id for row in status.slices] == ["slice-2", "slice-3"], 10.0)
+            fleet._drive.wait(lambda status: [row.id for row in status.slices] == ["slice-2", "slice-3"], 10.0)
             assert fleet.wait_ready(2, timeout_s=10.0).slices[1].replaces == "slice-1"
 
     def test_a_tick_that_raises_does_not_end_the_loop(self, sim: SimBackend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,8 +263,8 @@ class TestOnItsOwnThread:
             fleet._loop.inbox.ask(breaks)
             assert broken.wait(10.0)
             assert fleet.wait_ready(timeout_s=10.0).ready == 2
-            assert fleet._runner is not None
-            assert fleet._runner.errors == 1
+            assert fleet._drive.runner is not None
+            assert fleet._drive.runner.errors == 1
 
     def test_questions_from_many_threads_are_answered(self, sim: SimBackend) -> None:
         with self.fleet(sim) as fleet:

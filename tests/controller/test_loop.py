@@ -88,11 +88,28 @@ class TestLoss:
 
     def test_a_place_whose_nodes_never_show_dead_is_used_again_after_a_while(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1, settings={"avoid_lost_s": 20.0}).ready()
-        world.sim.kill_agent(world.place("slice-1"), 0)
+        place = world.place("slice-1")
+        world.sim.freeze_host(place, 0)
+        world.until(lambda: world.ids() == ["slice-2"])
+        world.sim.thaw_host(place, 0)
         world.go(15.0)
-        assert world.ids() == ["slice-2"]
         assert world.ids("ready") == []
         world.ready()
+
+    def test_of_an_agent_on_a_living_node_does_not_keep_away_from_the_place(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1).ready()
+        world.sim.kill_agent(world.place("slice-1"), 0)
+        world.until(lambda: world.ids("ready") == ["slice-2"], within_s=10.0)
+        assert world.changes("preempt", "slice-1")[0].reason == Reason.AGENT_DIED
+
+    def test_of_agents_again_and_again_quarantines_the_place(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1, settings={"quarantine_after": 2, "quarantine_s": 60.0}).ready()
+        place = world.place("slice-1")
+        for number in (1, 2):
+            world.ready()
+            world.sim.kill_agent(place, 0)
+            world.until(lambda number=number: world.changes("preempt", f"slice-{number}") != [])
+        assert "quarantined" in world.fleet.status().avoided[place]
 
     def test_of_a_gang_of_gpus_too(self, sim_fleet: Make) -> None:
         world = sim_fleet(2, 3, shape=GpuSlice(2, 4)).ready()
