@@ -102,6 +102,7 @@ class FleetMachine(RuleBasedStateMachine):
         )
         self.runs: list[Run] = []
         self.sound = False
+        self.all_are_heard = True
         self.checked = 0
         self.states: dict[str, str] = {}
         self.tick()
@@ -155,11 +156,13 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(pick=picks, what=st.sampled_from(["kill_host", "kill_agent", "freeze_host", "thaw_host"]))
     def a_host_goes_or_comes(self, pick: int, what: str) -> None:
+        self.all_are_heard = self.all_are_heard and what != "freeze_host"
         getattr(self.sim, what)(*self.host(pick))
         self.tick()
 
     @rule(pick=picks)
     def only_the_daemon_freezes(self, pick: int) -> None:
+        self.all_are_heard = False
         self.sim.freeze_host(*self.host(pick), daemon_only=True)
         self.tick()
 
@@ -204,6 +207,9 @@ class FleetMachine(RuleBasedStateMachine):
     )
     def messages_go_astray(self, answers: Any, requests: Any, others: Any) -> None:
         self.faulty.inject(**answers, **requests, **others)
+        faults = self.faulty.faults
+        if faults.lose or faults.delay or faults.lose_beat:
+            self.all_are_heard = False
 
     @rule()
     def messages_arrive_again(self) -> None:
@@ -221,6 +227,8 @@ class FleetMachine(RuleBasedStateMachine):
         if self.fleet._fleet.blind:
             taken = [change for change in changes if change.trigger in DESTRUCTIVE]
             assert [change for change in taken if change.reason not in DIRECT] == []
+        if self.all_are_heard:
+            assert [change for change in changes if change.reason is Reason.SILENT] == []
         assert replay(changes, self.states) == ()
         self.states.update({c.key: c.dest for c in changes if c.trigger and c.dest})
         for change in changes:
