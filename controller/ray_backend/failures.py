@@ -15,7 +15,8 @@ from sliceform.states.reasons import Reason
 #: In Ray's words for an actor whose node died, and for one whose placement group was removed.
 _NODE_WORDS = ("node has died", "node died", "node was terminated", "node is dead", "node failure")
 _GROUP_WORDS = ("placement group", "removed")
-_LONGEST = 500
+#: Characters of a gist.
+_LONGEST = 300
 
 
 class Lost(NamedTuple):
@@ -56,7 +57,14 @@ def blame(error: BaseException) -> Lost | Unreached:
 
 
 def words(error: BaseException) -> str:
-    """Return an exception's own words on one line, not too many."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    text = " ".join(line for line in lines if line) or type(error).__name__
-    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+    """Return the gist of an exception of Ray's on one line: its first sentence, and the cause that a traceback ends in.
+
+    What Ray goes on to say is advice, addresses and ids, which the record has or does not need.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    gist = lines[0].partition(". ")[0]
+    if any(line.startswith("Traceback") for line in lines):
+        gist = f"{gist}: {lines[-1]}"
+    return gist if len(gist) <= _LONGEST else f"{gist[: _LONGEST - 3]}..."

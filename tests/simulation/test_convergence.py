@@ -103,6 +103,7 @@ class FleetMachine(RuleBasedStateMachine):
         self.runs: list[Run] = []
         self.sound = False
         self.all_are_heard = True
+        self.torn: set[str] = set()
         self.checked = 0
         self.states: dict[str, str] = {}
         self.tick()
@@ -193,7 +194,12 @@ class FleetMachine(RuleBasedStateMachine):
 
     @rule(pick=picks)
     def a_bundle_moves(self, pick: int) -> None:
-        self.sim.move_bundle(*self.host(pick))
+        place, worker_id = self.host(pick)
+        node = self.sim.node_id(place, worker_id)
+        if not self.faulty.faults.lose:
+            rows = [row for row in self.fleet.status().slices if row.state in {"ready", "running"}]
+            self.torn |= {row.id for row in rows if node in {host.node_id for host in row.hosts}}
+        self.sim.move_bundle(place, worker_id)
         self.tick()
 
     # What is between them.
@@ -228,7 +234,7 @@ class FleetMachine(RuleBasedStateMachine):
             taken = [change for change in changes if change.trigger in DESTRUCTIVE]
             assert [change for change in taken if change.reason not in DIRECT] == []
         if self.all_are_heard:
-            assert [change for change in changes if change.reason is Reason.SILENT] == []
+            assert [change for change in changes if change.reason == Reason.SILENT] == []
         assert replay(changes, self.states) == ()
         self.states.update({c.key: c.dest for c in changes if c.trigger and c.dest})
         for change in changes:
@@ -269,11 +275,17 @@ class FleetMachine(RuleBasedStateMachine):
                 break
         assert self.converged(), self.report()
         assert self.fleet.plan() == ()
+        assert not self.torn & {row.id for row in self.fleet.status().slices}
         seq = self.fleet.history.last_seq
         for _ in range(5):
             self.clock.advance(1.0)
             self.tick()
         assert self.fleet.history.last_seq == seq
+        result = self.fleet.submit(divmod, 7, 2).result(timeout_s=60.0)
+        assert (
+            result.values
+            == [(3, 1)] * (len(self.fleet.status().slices) - self.fleet.status().spares) * self.shape.hosts
+        )
 
     # Inside.
 
