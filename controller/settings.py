@@ -63,9 +63,6 @@ class Settings(BaseSettings):
     surplus_s: _NotNegative = 300.0
     """Idle slices beyond the largest valid size reached go back after so long."""
 
-    scale_up_after_s: _NotNegative = 600.0
-    """A run is restarted on a larger size only after it has gone on for so long."""
-
     avoid_lost_s: _NotNegative = 300.0
     """A lost place is avoided until its nodes are seen dead, at most for so long."""
 
@@ -91,16 +88,13 @@ class Settings(BaseSettings):
     """A draining slice that has not been released for so long is reported as stuck."""
 
     history_limit: _Count = 100_000
-    """How many changes are kept in memory; the journal keeps all."""
+    """How many changes are kept in memory."""
 
     io_queue_limit: _Count = 100_000
     """How many calls to the cluster may wait in the queue."""
 
     jax_shutdown_s: _NotNegative = 5.0
     """How long `jax.distributed.shutdown()` may take after the user's function."""
-
-    call_timeout_s: _Positive = 30.0
-    """How long one call to the cluster may take before it counts as failed."""
 
     @property
     def effective_silence_s(self) -> float:

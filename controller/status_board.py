@@ -116,5 +116,5 @@ class StatusBoard:
             return f"backs off for {backoff.until - picture.now:.1f} s after {backoff.failures} failures in a row"
         live = any(life.record.state in LIVE for life in picture.lives.values())
         if ready < picture.desired.target and live:
-            return f"{picture.desired.target - ready} of {picture.desired.target} slices are not ready yet"
+            return f"waits for {picture.desired.target - ready} of {picture.desired.target} slices"
         return ""

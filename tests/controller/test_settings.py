@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +71,14 @@ def test_settings_cannot_be_changed():
     settings = Settings()
     with pytest.raises(ValidationError, match="frozen"):
         settings.silence_s = 1.0
+
+
+def test_every_setting_has_an_effect() -> None:
+    """A limit that nothing reads would promise what does not happen."""
+    code = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in (Path(__file__).parents[2] / "controller").rglob("*.py")
+        if path.name != "settings.py"
+    )
+    unread = {name for name in Settings.model_fields if not re.search(rf"\.{name}\b", code)}
+    assert unread == {"silence_s"}, "which is read through effective_silence_s"

@@ -50,7 +50,7 @@ def test_prints_as_a_table(sim_fleet: Make) -> None:
     world.step()
     lines = str(world.fleet.status()).splitlines()
     assert lines[0].endswith("1/2 + 1 spare wanted, size 1 reached; 2 pending, 1 ready")
-    assert lines[1] == "2 of 3 slices are not ready yet"
+    assert lines[1] == "waits for 2 of 3 slices"
     assert "slice-1  ready" in lines[2]
     assert "v4-16-1" in lines[2]
     assert "2/2 hosts" in lines[2]

@@ -1,0 +1,48 @@
+"""Tables in the docs say what the code says."""
+
+import re
+import runpy
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text(encoding="utf-8")
+
+
+def source() -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "controller").rglob("*.py"))
+
+
+def rows(text: str, heading: str) -> set[str]:
+    """Return the first cells of the table under a heading, without their backticks."""
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return set(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE))
+
+
+def test_the_table_of_settings_is_current() -> None:
+    """If this fails, run tests/docs/generate_docs.py."""
+    generator = runpy.run_path(str(Path(__file__).with_name("generate_docs.py")))
+    text = page("configuration.md")
+    assert generator["table"]() in text
+    assert generator["render"](text) == text
+
+
+def test_every_code_of_why_is_told() -> None:
+    codes = set(re.findall(r'Finding\(\s*"(\w+)"', source())) | {"effect_failed"}
+    assert rows(page("debugging.md"), "Why is it not ready?") == codes
+
+
+def test_log_events_that_are_told_exist() -> None:
+    told = rows(page("embedding.md"), "Logging")
+    assert told
+    logged = set(re.findall(r'log\.\w+\(\s*"(\w+)"', source()))
+    assert told <= logged
+
+
+def test_every_dependency_has_its_reason() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["demo"]]
+    assert rows(page("decisions.md"), "Dependencies") == {re.split(r"[<>=~]", line)[0] for line in wanted}
