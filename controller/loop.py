@@ -7,7 +7,7 @@ back through the inbox.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -76,7 +76,7 @@ class Reconciler:
         fleet.tick += 1
         self.backend.poll()
         events, requests = self.inbox.take()
-        self._look_at_the_time()
+        self._look_at_the_time(events)
         for event in events:
             self._take(event)
         for request in requests:
@@ -125,8 +125,12 @@ class Reconciler:
             picture.growth.pause(picture.now)
         return (*facts, *plan(picture).steps)
 
-    def _look_at_the_time(self) -> None:
+    def _look_at_the_time(self, events: Sequence[Event]) -> None:
+        """Count the time since the last tick, unless the look at the cluster that ended it failed."""
         fleet, picture = self.fleet, self.fleet.picture
+        looks = [event for event in events if isinstance(event, NodesSeen | ObservationFailed)]
+        if looks and isinstance(looks[-1], ObservationFailed):
+            self._take(looks[-1])
         stale_s = _STALE_READS * fleet.settings.nodes_every_s + 5.0
         if not fleet.blind and self._clock.monotonic() - self._observed_at > stale_s:
             fleet.blind = f"the node table was not read for {stale_s:g} s"

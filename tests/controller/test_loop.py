@@ -111,6 +111,15 @@ class TestLoss:
             world.until(lambda number=number: world.changes("preempt", f"slice-{number}") != [])
         assert "quarantined" in world.fleet.status().avoided[place]
 
+    def test_by_silence_does_not_count_time_that_ended_with_a_failed_look(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 2).ready()
+        world.sim.freeze_host(world.place("slice-1"), 0)
+        world.until(lambda: world.picture.lives["slice-1"].due - world.picture.now < 1.0)
+        world.sim.fail_observation(on=True)
+        world.step(2.0)
+        assert world.fleet.status().blind
+        assert world.changes("preempt") == []
+
     def test_of_a_gang_of_gpus_too(self, sim_fleet: Make) -> None:
         world = sim_fleet(2, 3, shape=GpuSlice(2, 4)).ready()
         world.sim.kill_host("gpu-rack-1", 0)
