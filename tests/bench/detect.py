@@ -125,6 +125,7 @@ def one(cluster: VirtualCluster, case: str) -> dict[str, float]:
         )
         if case in {"run", "idle"}:
             wait_until(lambda: len(raw.failed) == 2, "the raw signals", 90)
+        signals = {f"raw_{name}_s": when - at for name, when in list(raw.failed.items())}
         raw.close()
         if run is not None:
             run.cancel(0)
@@ -132,7 +133,6 @@ def one(cluster: VirtualCluster, case: str) -> dict[str, float]:
     cluster.kill_host(host)
     cluster.remove_slice(broken)
     cluster.add_slice(POD)
-    signals = {f"raw_{name}_s": when - at for name, when in raw.failed.items()}
     return {"preempt_s": preempt - at, "replace_s": after.at - preempt, "silence_s": silence_s, **signals}
 
 
