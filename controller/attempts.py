@@ -95,11 +95,6 @@ class Attempt:
             outcome.kind is not OutcomeKind.RETURNED for outcome in self.outcomes.values()
         )
 
-    @property
-    def accounted(self) -> bool:
-        """Whether the end of every host is known and nothing of it runs any more."""
-        return all(life in self.cleared for life in self.spec.members)
-
     def first(self, *kinds: OutcomeKind) -> tuple[int, Outcome] | None:
         """Return the first outcome of these kinds, as (rank, outcome)."""
         for (slice_rank, host_rank), outcome in self.outcomes.items():

@@ -43,8 +43,10 @@ def oversee(
         member for member in attempt.spec.members if _cleared(lives.get(member), attempt, member in departures)
     )
     stop_at = attempt.stop_at
-    if stop_at is None and (run.cancel_grace_s is not None or departures or attempt.troubled):
-        stop_at = now + _grace(run, attempt, departures, lives, epoch, settings)
+    if run.cancel_grace_s is not None or departures or attempt.troubled:
+        # Time that was given may only get shorter: by a cancel, or by a loss after a notice.
+        fresh = now + _grace(run, departures, lives, epoch, settings, known=stop_at is not None)
+        stop_at = fresh if stop_at is None else min(stop_at, fresh)
     ended = None
     if attempt.succeeded:
         ended = (Ended.SUCCEEDED, "every host returned")
@@ -81,22 +83,27 @@ def _cleared(life: Life | None, attempt: Attempt, departed: bool) -> bool:  # no
     )
 
 
-def _grace(  # noqa: PLR0917 - private, called once
+def _grace(
     run: RunRecord,
-    attempt: Attempt,
     departures: Mapping[str, tuple[Departure, str]],
     lives: Mapping[str, Life],
     epoch: float,
     settings: Settings,
+    *,
+    known: bool,
 ) -> float:
-    """Return how long the attempt's processes may go on, seconds."""
+    """Return how long the attempt's processes may go on from now, seconds; `known` if that was decided before.
+
+    Slices that are noticed or drained leave time to save, also when some hosts have raised meanwhile: that is how they
+    say that they have saved.
+    """
     if run.cancel_grace_s is not None:
         return 0.0  # the grace goes with the request to stop
-    if attempt.outcomes and any(outcome.kind != "returned" for outcome in attempt.outcomes.values()):
-        return settings.loss_grace_s
     left = [life for member in departures if (life := lives.get(member)) is not None]
-    if len(left) < len(departures) or any(is_lost(life) or life.record.lost for life in left):
+    if any(is_lost(life) or life.record.lost for life in left):
         return settings.loss_grace_s
+    if departures and not left and known:
+        return FOREVER  # what was noticed or drained has saved and is gone; the others keep their time
     return min((_time_left(life, epoch, settings) for life in left), default=settings.loss_grace_s)
 
 

@@ -107,7 +107,28 @@ def test_an_operators_drain_leaves_the_time_that_was_given_and_charges_nothing(w
     assert ended[0] is Ended.SUPERSEDED
 
 
-def test_the_time_to_stop_is_set_once(world: World) -> None:
+def test_a_host_that_saved_and_raised_under_a_notice_leaves_the_others_their_time(world: World) -> None:
+    life = world.leave("slice-1", SliceState.PREEMPTED, Reason.PREEMPTION_NOTICE)
+    life.view.hosts[0].notices = {"gce": EPOCH + 20.0}
+    world.attempt.record("slice-1", 0, Outcome(OutcomeKind.RAISED, "saved"))
+    world.attempt.stop_at = world.look().stop_at
+    assert world.attempt.stop_at == NOW + 20.0
+    del world.lives["slice-1"]
+    assert world.look(NOW + 5.0).stop_at == NOW + 20.0
+
+
+def test_a_loss_or_a_cancel_after_a_notice_cuts_the_time_short(world: World) -> None:
+    life = world.leave("slice-1", SliceState.PREEMPTED, Reason.PREEMPTION_NOTICE)
+    life.view.hosts[0].notices = {"gce": EPOCH + 20.0}
+    world.attempt.stop_at = NOW + 20.0
+    world.run.cancel_grace_s = 3.0
+    assert world.look(NOW + 1.0).stop_at == NOW + 1.0
+    world.run.cancel_grace_s = None
+    life.view.hosts[1].lost = Loss(Reason.NODE_DIED, "gone")
+    assert world.look(NOW + 2.0, loss_grace_s=1.0).stop_at == NOW + 3.0
+
+
+def test_the_time_to_stop_never_gets_longer(world: World) -> None:
     world.leave("slice-1", SliceState.PREEMPTED, Reason.NODE_DIED, lost=True)
     world.attempt.stop_at = 42.0
     assert world.look().stop_at == 42.0
