@@ -23,6 +23,7 @@ from sliceform.controller.errors import (
     UnknownSliceError,
 )
 from sliceform.controller.fleet import Fleet
+from sliceform.controller.follow import Batch, Follower
 from sliceform.controller.loop import Reconciler
 from sliceform.controller.run import Run, RunOwner, RunResult
 from sliceform.controller.settings import Settings
@@ -38,6 +39,8 @@ log = structlog.get_logger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 #: Beyond the grace, how long `close` waits for groups to be seen removed, seconds.
 _RELEASE_S = 20.0
+#: How long each of those who follow the history may take to finish, seconds.
+_FOLLOW_S = 5.0
 
 
 class SliceController:
@@ -93,6 +96,8 @@ class SliceController:
         self._runs: dict[str, Run] = {}
         self._submitted = 0
         self._lock = threading.RLock()
+        #: Those who see all that is recorded; they begin when the fleet does.
+        self._followers: list[Follower] = []
         self._drive: Drive | None = None
         self._closed = False
 
@@ -138,6 +143,8 @@ class SliceController:
             for run in list(self._runs.values()):
                 run.record.ended = run.record.ended or Ended.CANCELLED
                 self._conclude(run.record)
+            for follower in self._followers:
+                follower.stop(_FOLLOW_S)
             atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -353,6 +360,8 @@ class SliceController:
             if self._drive is None:
                 self._check_open()
                 self._drive = self._open()
+                for follower in self._followers:
+                    follower.start()
                 atexit.register(self.close, grace_s=0.0)
             return self._drive
 
@@ -367,6 +376,14 @@ class SliceController:
         reconciler = Reconciler(self._fleet, backend, self._clock, label=identity.label, seed=seed)
         backend.open(identity, reconciler)
         return Drive(reconciler, self._clock, identity.label)
+
+    def _follow(self, consume: Callable[[Batch], None], name: str) -> None:
+        """Have a consumer see all that is recorded from now on, until the fleet is closed."""
+        follower = Follower(self.history, self._fleet.published, consume, name=name)
+        with self._lock:
+            self._followers.append(follower)
+            if self._drive is not None:
+                follower.start()
 
     def _check_open(self) -> None:
         if self._closed:

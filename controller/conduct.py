@@ -65,6 +65,7 @@ class Conductor:
         attempt = Attempt(spec, picture.epoch, nodes=nodes)
         run.attempts.append(attempt)
         fleet.attempts[spec.key] = attempt
+        fleet.record_attempt(attempt)
         for life in lives:
             life.record.run_id = spec.key
             life.over = None
@@ -132,6 +133,7 @@ class Conductor:
         """Close an attempt, charge the budget, and end the run or let it wait for its next attempt."""
         fleet, picture = self._fleet, self._fleet.picture
         attempt.ended, attempt.detail, attempt.ended_epoch_s = ended, detail, picture.epoch
+        fleet.record_attempt(attempt)
         for member in attempt.spec.members:
             life = picture.lives.get(member)
             if life is not None and life.record.run_id == attempt.spec.key:

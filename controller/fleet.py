@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ from sliceform.controller.plan import Picture
 from sliceform.controller.policy import Backoff, Growth, Places
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import Desired, SliceShape
-from sliceform.states import HOST_TABLE, SLICE_TABLE, History
+from sliceform.states import HOST_TABLE, SLICE_TABLE, AttemptRecord, History, HostEnd
 from sliceform.states.hosts import HostState, HostTrigger
 from sliceform.states.machine import Engine
 from sliceform.states.reasons import Reason
@@ -23,7 +24,7 @@ from sliceform.states.slices import SliceState, SliceTrigger
 
 @dataclass(slots=True)
 class Fleet:
-    """The fleet as the controller knows it; touched by one thread only, but for `history`, which others may read."""
+    """The fleet as the controller knows it; touched by one thread only, but for `history` and `published`."""
 
     shape: SliceShape
     settings: Settings
@@ -41,6 +42,8 @@ class Fleet:
     attempts: dict[str, Attempt] = field(default_factory=dict)
     #: Why the cluster cannot be observed; empty if it can.
     blind: str = "not observed yet"
+    #: Told after every tick.
+    published: threading.Condition = field(default_factory=threading.Condition)
 
     @classmethod
     def begin(cls, shape: SliceShape, desired: Desired, settings: Settings, history: History, seed: int) -> Fleet:
@@ -85,4 +88,26 @@ class Fleet:
             dest=state,
             reason=reason.value,
             detail=detail,
+        )
+
+    def record_attempt(self, attempt: Attempt) -> None:
+        """Write an attempt into the history as it stands."""
+        spec = attempt.spec
+        names = [f"{life}/{rank}" for life in spec.members for rank in range(spec.hosts_per_slice)]
+        hosts = []
+        for rank, (name, (node, _)) in enumerate(zip(names, attempt.nodes, strict=True)):
+            outcome = attempt.outcomes.get(divmod(rank, spec.hosts_per_slice))
+            kind, detail = (str(outcome.kind), outcome.detail) if outcome else (None, "")
+            hosts.append(HostEnd(name, node, kind, detail))
+        self.history.attempts.record(
+            AttemptRecord(
+                spec.run_id,
+                spec.number,
+                spec.members,
+                tuple(hosts),
+                attempt.started_epoch_s,
+                attempt.ended_epoch_s,
+                None if attempt.ended is None else str(attempt.ended),
+                attempt.detail,
+            )
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 
 from sliceform.controller.attempts import RunRecord
@@ -27,7 +26,7 @@ class StatusBoard:
         self._ended: dict[str, RunStatus] = {}
         self._shown: tuple[object, ...] = ()
         #: Told after every publication.
-        self.published = threading.Condition()
+        self.published = fleet.published
         self.status = self._status(())
 
     def publish(self) -> None:

@@ -3,6 +3,7 @@
 Everything here is pure: no I/O, no clock, no thread, no logging.
 """
 
+from sliceform.states.attempts import AttemptLog, AttemptRecord, HostEnd
 from sliceform.states.diagram import explain, markdown_table, mermaid
 from sliceform.states.effects import Effect
 from sliceform.states.errors import (
@@ -23,10 +24,13 @@ __all__ = [
     "HOST_TABLE",
     "LIVE",
     "SLICE_TABLE",
+    "AttemptLog",
+    "AttemptRecord",
     "Change",
     "Effect",
     "ForgottenError",
     "History",
+    "HostEnd",
     "HostRecord",
     "HostState",
     "HostTrigger",

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sliceform.states.attempts import AttemptLog
 from sliceform.states.errors import ForgottenError
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class _Window(NamedTuple):
 
 
 _seq_of = attrgetter("seq")
+#: An attempt makes at least so many changes: its start and end, and those of a slice with one host.
+_CHANGES_PER_ATTEMPT = 6
 
 
 class History:
@@ -113,6 +116,8 @@ class History:
         self._chunk = max(1, limit // 8)
         self._last_seq = 0
         self._window = _Window({}, None, 0, [])
+        #: The attempts of runs, beside the changes that tell of them.
+        self.attempts = AttemptLog(max(1, limit // _CHANGES_PER_ATTEMPT))
 
     def append(
         self,
