@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         UnknownSliceError,
         UnpicklableFunctionError,
     )
-    from sliceform.controller.on_host.context import HostContext, host_context, initialize_jax
+    from sliceform.controller.on_host.context import HostContext, Stopped, host_context, initialize_jax
     from sliceform.controller.run import Run, RunResult
     from sliceform.controller.settings import Settings
     from sliceform.controller.spec import CpuSlice, GpuSlice, TpuSlice
@@ -50,6 +50,7 @@ _HOMES = {
     "SliceController": "api",
     "SliceStatus": "status",
     "SliceformError": "errors",
+    "Stopped": "on_host.context",
     "TpuSlice": "spec",
     "UnknownSliceError": "errors",
     "UnpicklableFunctionError": "errors",
@@ -78,6 +79,7 @@ __all__ = [
     "SliceController",
     "SliceStatus",
     "SliceformError",
+    "Stopped",
     "TpuSlice",
     "UnknownSliceError",
     "UnpicklableFunctionError",

@@ -267,6 +267,8 @@ class SliceController:
         max_failures: int = 0,
         env: Mapping[str, str] | None = None,
         runtime_env: Mapping[str, Any] | None = None,
+        retry_on: Iterable[type[BaseException] | int] = (),
+        never_retry_on: Iterable[type[BaseException] | int] = (),
     ) -> Submitter:
         """Say how the next run is to be treated.
 
@@ -276,6 +278,9 @@ class SliceController:
             max_failures: restarts allowed after the function raised or its process died.
             env: variables set on every host before the function is unpickled.
             runtime_env: a Ray runtime environment; makes Ray build one per host, which takes a second or more.
+            retry_on: exception classes (with their subclasses) and exit codes of `sys.exit` that mean "start it again":
+                such a failure is charged to `max_preemptions` instead.
+            never_retry_on: those that end the run at once, whatever is left of its budgets; they go before `retry_on`.
 
         Raises:
             ValueError: one of them cannot work.
@@ -290,7 +295,8 @@ class SliceController:
                 f"the run asks for {sizes[0]} slices, the fleet aims for {self._desired.target}: scale it first"
             )
         variables = {str(key): str(value) for key, value in (env or {}).items()}
-        return Submitter(self, RunOptions(sizes, max_preemptions, max_failures, variables, runtime_env))
+        retry, never = _rules("retry_on", retry_on), _rules("never_retry_on", never_retry_on)
+        return Submitter(self, RunOptions(sizes, max_preemptions, max_failures, variables, runtime_env, retry, never))
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Run:
         """Run `fn(*args, **kwargs)` once on every host of the slices it is given; return at once.
@@ -407,7 +413,7 @@ class SliceController:
         if self._closed or record.ended is not None:
             return run_status(record, "")
         drive = self._opened()
-        return drive.call(lambda: run_status(record, drive.loop.board.waits_for(record)))
+        return drive.call(lambda: run_status(record, drive.loop.board.outlook(record)))
 
     def _cancel(self, record: RunRecord, grace_s: float) -> None:
         _not_negative("grace_s", grace_s)
@@ -431,6 +437,19 @@ class Submitter:
     def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RunResult:
         """Submit and wait for the result."""
         return self.submit(fn, *args, **kwargs).result()
+
+
+def _rules(name: str, causes: Iterable[type[BaseException] | int]) -> frozenset[int | str]:
+    """Return exit codes as they are, and exception classes as hosts name them."""
+    rules: set[int | str] = set()
+    for cause in causes:
+        if isinstance(cause, type) and issubclass(cause, BaseException):
+            rules.add(f"{cause.__module__}.{cause.__qualname__}")
+        elif type(cause) is int:
+            rules.add(cause)
+        else:
+            raise ConfigurationError(f"{name} takes exception classes and exit codes, not {cause!r}")
+    return frozenset(rules)
 
 
 def _not_negative(name: str, seconds: float) -> float:

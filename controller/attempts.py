@@ -22,7 +22,7 @@ class Ended(StrEnum):
     FAILED = "failed"
     PREEMPTED = "preempted"
     CANCELLED = "cancelled"
-    #: Attempts only: we ended it to drain or shrink; no budget is charged.
+    #: Attempts only: we ended it to grow, drain or shrink; no budget is charged.
     SUPERSEDED = "superseded"
 
 
@@ -48,6 +48,10 @@ class RunOptions:
     max_failures: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
     runtime_env: Mapping[str, Any] | None = None
+    #: Exit codes, and names of exception classes, by which a failure is charged as a preemption, and by which it ends
+    #: the run.
+    retry_on: frozenset[int | str] = frozenset()
+    never_retry_on: frozenset[int | str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -66,6 +70,8 @@ class Attempt:
     stop_at: float | None = None
     #: Whether `Stop` has been asked for.
     stopped: bool = False
+    #: Why we end it on purpose; empty if we do not.
+    superseded: str = ""
     ended: Ended | None = None
     ended_epoch_s: float | None = None
     detail: str = ""
@@ -119,6 +125,12 @@ class RunRecord:
     preemptions: int = 0
     failures: int = 0
     not_before: float = 0.0
+    #: Attempts in a row that ended soon after they began.
+    hasty: int = 0
+    #: Loop time since which it could have had more slices; None if it could not.
+    larger_since: float | None = None
+    #: How many slices its last attempt was ended for; None if for another reason.
+    grown_to: int | None = None
     #: Grace in seconds of a cancel that was asked for; None = nobody asked.
     cancel_grace_s: float | None = None
     ended: Ended | None = None
@@ -163,6 +175,8 @@ def classify(attempt: Attempt, *, cancelled: bool) -> tuple[Ended, str]:
         return Ended.PREEMPTED, by_kind[Departure.PREEMPTED]
     if Departure.TAKEN in by_kind:
         return Ended.SUPERSEDED, by_kind[Departure.TAKEN]
+    if attempt.superseded:
+        return Ended.SUPERSEDED, attempt.superseded
     culprit = attempt.first(OutcomeKind.RAISED, OutcomeKind.REFUSED) or attempt.first(OutcomeKind.CRASHED)
     if culprit is not None:
         return Ended.FAILED, f"rank {culprit[0]}: {culprit[1].detail}"
@@ -177,3 +191,19 @@ def classify(attempt: Attempt, *, cancelled: bool) -> tuple[Ended, str]:
 def within_budget(run: RunRecord) -> bool:
     """Whether the run may be started once more."""
     return run.preemptions <= run.options.max_preemptions and run.failures <= run.options.max_failures
+
+
+def exempted(run: RunRecord, attempt: Attempt) -> bool | None:
+    """Say what the user's own rules make of a failed attempt: True = try again, False = never, None = no rule."""
+    failures = [outcome for outcome in attempt.outcomes.values() if outcome.kind in _OWN_ENDS]
+    if any(_matches(outcome, run.options.never_retry_on) for outcome in failures):
+        return False
+    return True if any(_matches(outcome, run.options.retry_on) for outcome in failures) else None
+
+
+def _matches(outcome: Outcome, rules: frozenset[int | str]) -> bool:
+    return outcome.exit_code in rules or not rules.isdisjoint(outcome.types)
+
+
+#: Ends that the user's own code brought about.
+_OWN_ENDS = frozenset({OutcomeKind.RAISED, OutcomeKind.REFUSED, OutcomeKind.CRASHED})

@@ -6,12 +6,13 @@ import random
 
 import structlog
 
-from sliceform.controller.attempts import Attempt, Ended, RunRecord, within_budget
+from sliceform.controller.allot import larger
+from sliceform.controller.attempts import Attempt, Ended, RunRecord, exempted, within_budget
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.observed import ProcessEnded
 from sliceform.controller.oversee import next_look, oversee
 from sliceform.controller.requests import AttemptSpec, Notify, Stop
-from sliceform.controller.step import StartAttempt
+from sliceform.controller.step import GrowRun, StartAttempt
 from sliceform.controller.sync import FOREVER, earliest_notice
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState
@@ -70,7 +71,21 @@ class Conductor:
             life.record.run_id = spec.key
             life.over = None
             life.view.outcomes.clear()
+        run.larger_since = run.grown_to = None
         fleet.note_run(run, Reason.ATTEMPT_STARTED, f"attempt {number} on {', '.join(start.members)}", "running")
+
+    def grow(self, decision: GrowRun) -> None:
+        """Ask the work of a run to save and stop, so that its next attempt starts on more slices."""
+        fleet, picture = self._fleet, self._fleet.picture
+        run = next(run for run in picture.runs if run.id == decision.run_id)
+        attempt = run.attempts[-1]
+        grace_s = fleet.settings.drain_grace_s
+        attempt.superseded = f"to grow from {len(attempt.spec.members)} to {decision.size} slices"
+        attempt.stop_at = picture.now + grace_s
+        run.grown_to = decision.size
+        fleet.note_run(run, Reason.ATTEMPT_SUPERSEDED, f"attempt {attempt.spec.number} {attempt.superseded}", "running")
+        for member in attempt.spec.members:
+            fleet.outbox.put(Notify(member, attempt.spec.key, picture.epoch + grace_s), picture.now)
 
     def ended(self, event: ProcessEnded) -> None:
         """Take in how one host's process ended; answers for attempts that are over are dropped."""
@@ -94,7 +109,17 @@ class Conductor:
                 ended = ended or attempt.ended is not None
             if run.not_before > self._fleet.picture.now:
                 due = min(due, run.not_before)
+        self._watch_growth()
         return due, ended
+
+    def _watch_growth(self) -> None:
+        """Remember since when a run could have more slices."""
+        found = larger(self._fleet.picture)
+        for run in self._fleet.picture.runs:
+            if found is None or run is not found[0]:
+                run.larger_since = None
+            elif run.larger_since is None:
+                run.larger_since = self._fleet.picture.now
 
     def _oversee(self, run: RunRecord, attempt: Attempt) -> None:
         fleet, picture = self._fleet, self._fleet.picture
@@ -140,23 +165,36 @@ class Conductor:
                 life.over = attempt.spec.key
                 life.view.version += 1
         del fleet.attempts[attempt.spec.key]
-        run.preemptions += ended is Ended.PREEMPTED
-        run.failures += ended is Ended.FAILED
+        rule = exempted(run, attempt) if ended is Ended.FAILED else None
+        run.preemptions += ended is Ended.PREEMPTED or rule is True
+        run.failures += ended is Ended.FAILED and rule is not True
         fleet.note_run(run, Reason.ATTEMPT_ENDED, f"attempt {attempt.spec.number} {ended}: {detail}", "running")
         log.info("attempt_ended", tick=fleet.tick, attempt=attempt.spec.key, outcome=str(ended), detail=detail)
         if ended in {Ended.SUCCEEDED, Ended.CANCELLED}:
             self._finish(run, ended, detail)
         elif run.cancel_grace_s is not None:
             self._finish(run, Ended.CANCELLED, detail)
-        elif not within_budget(run):
+        elif rule is False or not within_budget(run):
             self._finish(run, ended, detail)
         else:
             run.waiting_since = picture.now
-            if ended is Ended.FAILED:
-                delay = min(
-                    fleet.settings.backoff_max_s, fleet.settings.backoff_initial_s * 2 ** min(run.failures - 1, 30)
-                )
-                run.not_before = picture.now + delay * self._rng.uniform(0.5, 1.0)
+            run.not_before = picture.now + self._pause(run, attempt, ended)
+
+    def _pause(self, run: RunRecord, attempt: Attempt, ended: Ended) -> float:
+        """Return how long the next attempt is to wait, seconds: longer with every attempt in a row that ended soon.
+
+        After the first preemption it does not wait: that says nothing of what comes.
+        """
+        settings, picture = self._fleet.settings, self._fleet.picture
+        if ended is Ended.SUPERSEDED:
+            return 0.0
+        soon = picture.epoch - attempt.started_epoch_s < settings.backoff_max_s
+        run.hasty = run.hasty + 1 if soon else 1
+        doublings = run.hasty - 1 if ended is Ended.FAILED else run.hasty - 2
+        if doublings < 0:
+            return 0.0
+        delay_s = min(settings.backoff_max_s, settings.backoff_initial_s * 2.0 ** min(doublings, 30))
+        return delay_s * self._rng.uniform(0.5, 1.0)
 
     def _finish(self, run: RunRecord, ended: Ended, detail: str) -> None:
         run.ended, run.detail = ended, detail

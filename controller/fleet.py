@@ -11,7 +11,7 @@ from sliceform.controller.attempts import Attempt, RunRecord
 from sliceform.controller.life import Limits
 from sliceform.controller.observed import Node
 from sliceform.controller.outbox import Outbox
-from sliceform.controller.plan import Picture
+from sliceform.controller.picture import Picture
 from sliceform.controller.policy import Backoff, Growth, Places
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import Desired, SliceShape

@@ -230,6 +230,8 @@ class Reconciler:
             self.conductor.start(start)
         for step in decision.steps:
             commit(self.fleet, step)
+        if decision.growth is not None:
+            self.conductor.grow(decision.growth)
 
     def _observed(self, request: Request) -> bool:
         """Whether what this effect is for has been seen."""

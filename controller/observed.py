@@ -148,6 +148,10 @@ class Outcome:
     traceback: str = ""
     #: Pickled exception, when it could be pickled.
     error: bytes | None = None
+    #: `<module>.<name>` of the exception's class and of all its base classes.
+    types: tuple[str, ...] = ()
+    #: What the process would have ended with, if it was `SystemExit`.
+    exit_code: int | None = None
     #: Fetches and unpickles the returned value; called on the user's thread, may wait and raise.
     load: Callable[[], Any] | None = None
 

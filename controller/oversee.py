@@ -5,6 +5,7 @@ Pure: reads the attempt and the lives of its slices and returns what to do; the 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -43,7 +44,7 @@ def oversee(
         member for member in attempt.spec.members if _cleared(lives.get(member), attempt, member in departures)
     )
     stop_at = attempt.stop_at
-    if run.cancel_grace_s is not None or departures or attempt.troubled:
+    if run.cancel_grace_s is not None or departures or (attempt.troubled and not attempt.superseded):
         # Time that was given may only get shorter: by a cancel, or by a loss after a notice.
         fresh = now + _grace(run, departures, lives, epoch, settings, known=stop_at is not None)
         stop_at = fresh if stop_at is None else min(stop_at, fresh)
@@ -51,7 +52,7 @@ def oversee(
     if attempt.succeeded:
         ended = (Ended.SUCCEEDED, "every host returned")
     elif len(cleared) == len(attempt.spec.members) and _settled(departures, lives, now, settings):
-        attempt_now = Attempt(attempt.spec, attempt.started_epoch_s, attempt.outcomes, dict(departures))
+        attempt_now = dataclasses.replace(attempt, departures=dict(departures))
         ended = classify(attempt_now, cancelled=run.cancel_grace_s is not None)
     return Oversight(departures, cleared, stop_at, ended)
 

@@ -7,53 +7,23 @@ here; what happened in the world is `sync`'s.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from sliceform.controller.attempts import RunRecord, assign
+from sliceform.controller.allot import growth, starts
 from sliceform.controller.life import Life
-from sliceform.controller.policy import Backoff, Growth, Places
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import Desired
-from sliceform.controller.step import Decision, StartAttempt, Step
+from sliceform.controller.picture import Picture
+from sliceform.controller.step import Decision, GrowRun, StartAttempt, Step
 from sliceform.controller.sync import FOREVER, earliest_notice
 from sliceform.states.hosts import HostState, HostTrigger
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import LIVE, SliceState, SliceTrigger
 
 
-@dataclass(slots=True)
-class Picture:
-    """All that a decision is made from; the loop's thread owns and updates it."""
-
-    settings: Settings
-    desired: Desired
-    #: By slice id, oldest first.
-    lives: dict[str, Life]
-    #: First come first served.
-    runs: list[RunRecord]
-    places: Places
-    growth: Growth
-    backoff: Backoff
-    #: Hosts of every slice.
-    hosts: int
-    #: Slices that were lost, expired or taken and have no replacement yet, oldest first.
-    unreplaced: list[str]
-    #: Number of the next slice.
-    next_number: int = 1
-    #: Loop time, seconds, and the epoch time that goes with it.
-    now: float = 0.0
-    epoch: float = 0.0
-    #: The last observation failed: nothing may be destroyed because of what is not seen.
-    blind: bool = False
-    #: Set when the fleet closes: grace for work that runs, seconds.
-    closing_grace_s: float | None = None
-
-
 def plan(picture: Picture) -> Decision:
     """Return everything that is to be done now, in the order to do it."""
     steps, drains, live, due = _survey(picture)
     creates: list[Step] = []
-    starts: list[StartAttempt] = []
+    begun: list[StartAttempt] = []
+    grown: GrowRun | None = None
     if picture.closing_grace_s is None:
         target, growth_due = _target(picture, live)
         due = min(due, growth_due)
@@ -63,15 +33,16 @@ def plan(picture: Picture) -> Decision:
         creates, create_due = _creates(picture, target - len(live), taken)
         due = min(due, create_due)
         leaving = {step.life for step in drains}
-        starts, start_due = _starts(picture, [life for life in live if life.record.id not in leaving])
-        due = min(due, start_due)
+        begun, start_due = starts(picture, [life for life in live if life.record.id not in leaving])
+        grown, growth_due = growth(picture)
+        due = min(due, start_due, growth_due)
     for step in drains:
         steps.append(step)
         steps += _host_drains(picture.lives[step.life], step)
     steps += creates
-    for start in starts:
+    for start in begun:
         steps += [Step(life, None, SliceTrigger.START, Reason.RUN_STARTED, start.run_id) for life in start.members]
-    return Decision(tuple(steps), tuple(starts), due)
+    return Decision(tuple(steps), tuple(begun), grown, due)
 
 
 def pauses_growth(picture: Picture) -> bool:
@@ -209,46 +180,3 @@ def _creates(picture: Picture, missing: int, taken: Sequence[str]) -> tuple[list
         steps.append(Step(name, None, SliceTrigger.CREATE, reason, detail, old))
         steps += [Step(name, rank, HostTrigger.CREATE, reason, detail, name) for rank in range(picture.hosts)]
     return steps, FOREVER
-
-
-def free_slices(lives: Sequence[Life]) -> list[str]:
-    """Return the slices that can take a run now, oldest first."""
-    return [
-        life.record.id
-        for life in lives
-        if life.record.state is SliceState.READY and life.drain_grace_s is None and earliest_notice(life) is None
-    ]
-
-
-def _starts(picture: Picture, live: Sequence[Life]) -> tuple[list[StartAttempt], float]:
-    """Give free slices to the runs that wait, first come first served."""
-    starts: list[StartAttempt] = []
-    due = FOREVER
-    waiting = [run for run in picture.runs if run.waiting and run.cancel_grace_s is None]
-    free = free_slices(live) if waiting else []
-    for run in waiting:
-        if picture.now < run.not_before:
-            due = min(due, run.not_before)
-            continue
-        size, when = choose_size(picture, run, len(free))
-        if not size:
-            return starts, min(due, when)
-        previous = run.attempts[-1].spec.members if run.attempts else ()
-        members = assign(previous, free, size)
-        free = [life for life in free if life not in members]
-        starts.append(StartAttempt(run.id, members))
-    return starts, due
-
-
-def choose_size(picture: Picture, run: RunRecord, free: int) -> tuple[int, float]:
-    """Return the size to start this run at now, or 0 and the loop time at which a smaller size will do.
-
-    The largest valid size starts at once; a smaller one when no slice has become ready for `settle_s`, so that a cold
-    start does not begin small and restart.
-    """
-    sizes = run.options.sizes or picture.desired.sizes
-    size = max((size for size in sizes if size <= free), default=0)
-    if size in {0, sizes[-1]}:
-        return size, FOREVER
-    settled = max(picture.growth.changed_at, run.waiting_since) + picture.settings.settle_s
-    return (size, FOREVER) if picture.now >= settled else (0, settled)

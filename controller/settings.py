@@ -60,6 +60,9 @@ class Settings(BaseSettings):
     settle_s: _NotNegative = 30.0
     """A run starts on a smaller valid size once no slice has been added for so long."""
 
+    scale_up_after_s: _NotNegative = 600.0
+    """A run is started again on more slices once so many more have been free for so long."""
+
     surplus_s: _NotNegative = 300.0
     """Idle slices beyond the largest valid size reached go back after so long."""
 

@@ -174,13 +174,14 @@ def attempt_status(attempt: Attempt) -> AttemptStatus:
     )
 
 
-def run_status(run: RunRecord, waits_for: str) -> RunStatus:
-    """Return one run as readers see it; `waits_for` says what it waits for, if it does."""
+def run_status(run: RunRecord, outlook: str) -> RunStatus:
+    """Return one run as readers see it; `outlook` says what it waits for, or is about to do."""
     if run.ended is not None:
         state, detail = str(run.ended), run.detail
     elif run.active is not None:
-        state, detail = "running", f"attempt {run.active.spec.number} on {', '.join(run.active.spec.members)}"
+        doing = f"attempt {run.active.spec.number} on {', '.join(run.active.spec.members)}"
+        state, detail = "running", f"{doing}; {outlook}" if outlook else doing
     else:
-        state, detail = "waiting", waits_for
+        state, detail = "waiting", outlook
     attempts = tuple(attempt_status(attempt) for attempt in run.attempts)
     return RunStatus(run.id, state, detail, attempts, run.preemptions, run.failures)

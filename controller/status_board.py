@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from sliceform.controller.attempts import RunRecord
+from sliceform.controller.allot import choose_size, free_slices, larger
+from sliceform.controller.attempts import Attempt, RunRecord
 from sliceform.controller.fleet import Fleet
-from sliceform.controller.plan import choose_size, free_slices
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
 from sliceform.states.slices import LIVE, SliceState
 
@@ -66,7 +66,7 @@ class StatusBoard:
         fleet, picture = self._fleet, self._fleet.picture
         counts = Counter([row.state for row in rows])
         ready = counts["ready"] + counts["running"]
-        runs = tuple(run_status(run, self.waits_for(run)) for run in picture.runs)
+        runs = tuple(run_status(run, self.outlook(run)) for run in picture.runs)
         avoided = picture.places.avoided
         return FleetStatus(
             label=self._label,
@@ -85,11 +85,13 @@ class StatusBoard:
             waits_for=self._growth(ready),
         )
 
-    def waits_for(self, run: RunRecord) -> str:
-        """Say in a sentence what a run waits for; empty if it does not wait."""
-        if not run.waiting:
-            return ""
+    def outlook(self, run: RunRecord) -> str:
+        """Say in a sentence what a run waits for, or is about to do; empty if it just runs."""
         picture = self._fleet.picture
+        if run.active is not None:
+            return self._change_of(run, run.active)
+        if run.ended is not None:
+            return ""
         if picture.now < run.not_before:
             return f"backs off for {run.not_before - picture.now:.1f} s before attempt {len(run.attempts) + 1}"
         ahead = [other.id for other in picture.runs[: picture.runs.index(run)] if other.waiting]
@@ -104,6 +106,18 @@ class StatusBoard:
         if when != float("inf"):
             return f"waits {when - picture.now:.1f} s more for a larger size than {free} ({wanted})"
         return f"waits for {wanted} ready slices that are free; {free} are"
+
+    def _change_of(self, run: RunRecord, attempt: Attempt) -> str:
+        """Say whether an attempt is to end before its work is done."""
+        picture = self._fleet.picture
+        if attempt.stop_at is not None:
+            left_s = max(0.0, attempt.stop_at - picture.now)
+            return f"{attempt.superseded or 'stops'}: its work has {left_s:.1f} s to stop"
+        found = larger(picture)
+        if found is None or found[0] is not run or run.larger_since is None:
+            return ""
+        left_s = max(0.0, run.larger_since + picture.settings.scale_up_after_s - picture.now)
+        return f"starts again on {found[1]} slices in {left_s:.1f} s, if they stay free"
 
     def _growth(self, ready: int) -> str:
         picture = self._fleet.picture

@@ -43,14 +43,23 @@ class StartAttempt(NamedTuple):
     members: tuple[str, ...]
 
 
+class GrowRun(NamedTuple):
+    """End a run's attempt on purpose, so that the next one starts on more slices."""
+
+    run_id: str
+    #: How many slices the next attempt is to have.
+    size: int
+
+
 class Decision(NamedTuple):
     """All that one pass of `plan` decided."""
 
     steps: tuple[Step, ...] = ()
     starts: tuple[StartAttempt, ...] = ()
+    growth: GrowRun | None = None
     #: Loop time at which, if nothing else happens, to look again.
     due: float = float("inf")
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.steps or self.starts)
+        return bool(self.steps or self.starts or self.growth)

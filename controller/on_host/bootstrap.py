@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 PACKAGE = "sliceform.controller.on_host"
 #: What `from sliceform.controller import ...` offers on a host without sliceform.
-OFFERED = ("HostContext", "host_context", "initialize_jax")
+OFFERED = ("HostContext", "Stopped", "host_context", "initialize_jax")
 #: What travels by value, inside what the driver hands to Ray.
 _BY_VALUE = ("__init__.py", "bootstrap.py", "remote.py")
 

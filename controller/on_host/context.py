@@ -15,6 +15,15 @@ log = logging.getLogger("sliceform.on_host")
 _FRESH_S = 0.05
 
 
+class Stopped(Exception):
+    """Raise it when the work has saved because `should_stop()` was true: it is not done, and is to go on later.
+
+    The attempt then ends for the reason that it was asked to stop for, and the run goes on with its next attempt. A
+    function that returns instead says that its work is done: when all hosts return, the run has succeeded. Raised
+    though nobody asked it to stop, it is a failure like any other.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class HostContext:
     """One host's place in a run."""

@@ -16,6 +16,8 @@ log = logging.getLogger("sliceform.on_host")
 _MESSAGE = 8_000
 _TRACEBACK = 60_000
 _ERROR = 1_000_000
+#: The most classes of an exception that are named.
+_TYPES = 50
 
 Envelope = dict[str, Any]
 
@@ -44,7 +46,7 @@ def failure(status: str, error: BaseException, what: str = "") -> Envelope:
     return {
         "status": status,
         "pid": os.getpid(),
-        "type": type(error).__qualname__,
+        "types": [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__[:_TYPES]],
         "message": _cut(f"{what}: {message}" if what else message, _MESSAGE),
         "traceback": _cut("".join(traceback.format_exception(type(error), error, frames)), _TRACEBACK),
         "error": _pickled(error),

@@ -42,6 +42,8 @@ def from_envelope(envelope: Mapping[str, Any], value: Any) -> Outcome:
         detail=envelope.get("message") or "",
         traceback=envelope.get("traceback") or "",
         error=envelope.get("error"),
+        types=tuple(envelope.get("types") or ()),
+        exit_code=envelope.get("exit_code"),
     )
 
 

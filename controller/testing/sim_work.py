@@ -49,4 +49,6 @@ def _raised(error: BaseException) -> Outcome:
         pickle.loads(packed)
     except Exception:  # noqa: BLE001 - pickle raises whatever the exception's own methods raise
         packed = None
-    return Outcome(OutcomeKind.RAISED, detail=detail, traceback=text, error=packed)
+    types = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__)
+    code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else None
+    return Outcome(OutcomeKind.RAISED, detail, text, packed, types, code)

@@ -15,7 +15,7 @@ from sliceform.controller.api import SliceController
 from sliceform.controller.attempts import RunOptions, RunRecord
 from sliceform.controller.life import Life
 from sliceform.controller.observed import HostView, Loss, Outcome, OutcomeKind, SliceView
-from sliceform.controller.plan import Picture
+from sliceform.controller.picture import Picture
 from sliceform.controller.policy import Backoff, Growth, Places
 from sliceform.controller.run import Run
 from sliceform.controller.settings import Settings

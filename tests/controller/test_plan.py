@@ -7,10 +7,12 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
+from sliceform.controller.allot import free_slices
 from sliceform.controller.attempts import Attempt, Ended, RunOptions, RunRecord
 from sliceform.controller.life import Life
 from sliceform.controller.observed import Notice
-from sliceform.controller.plan import Picture, free_slices, pauses_growth, plan
+from sliceform.controller.picture import Picture
+from sliceform.controller.plan import pauses_growth, plan
 from sliceform.controller.policy import Backoff, Growth, Places
 from sliceform.controller.requests import AttemptSpec
 from sliceform.controller.settings import Settings

@@ -117,7 +117,7 @@ answer = run(work)
 """)
     assert value is None
     assert envelope["status"] == "raised"
-    assert envelope["type"] == "ValueError"
+    assert envelope["types"][:2] == ["builtins.ValueError", "builtins.Exception"]
     assert envelope["message"] == "ValueError: no such rate"
     assert envelope["error"] == ["ValueError", "no such rate"]
     assert envelope["traceback"].splitlines()[1].endswith("in work")
@@ -127,7 +127,7 @@ answer = run(work)
 @pytest.mark.parametrize(("code", "number"), [(None, 0), (3, 3), ("gave up", 1)])
 def test_sys_exit_is_an_outcome(code: Any, number: int) -> None:
     envelope = failure("raised", SystemExit(code))
-    assert (envelope["type"], envelope["exit_code"]) == ("SystemExit", number)
+    assert (envelope["types"][0], envelope["exit_code"]) == ("builtins.SystemExit", number)
     assert failure("raised", KeyboardInterrupt())["exit_code"] is None
 
 

@@ -1,0 +1,42 @@
+"""The picture that decisions are made from: what is desired, what there is, and what is remembered.
+
+Pure values; the loop's thread owns and updates them, `plan` only reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sliceform.controller.attempts import RunRecord
+from sliceform.controller.life import Life
+from sliceform.controller.policy import Backoff, Growth, Places
+from sliceform.controller.settings import Settings
+from sliceform.controller.spec import Desired
+
+
+@dataclass(slots=True)
+class Picture:
+    """All that a decision is made from; the loop's thread owns and updates it."""
+
+    settings: Settings
+    desired: Desired
+    #: By slice id, oldest first.
+    lives: dict[str, Life]
+    #: First come first served.
+    runs: list[RunRecord]
+    places: Places
+    growth: Growth
+    backoff: Backoff
+    #: Hosts of every slice.
+    hosts: int
+    #: Slices that were lost, expired or taken and have no replacement yet, oldest first.
+    unreplaced: list[str]
+    #: Number of the next slice.
+    next_number: int = 1
+    #: Loop time, seconds, and the epoch time that goes with it.
+    now: float = 0.0
+    epoch: float = 0.0
+    #: The last observation failed: nothing may be destroyed because of what is not seen.
+    blind: bool = False
+    #: Set when the fleet closes: grace for work that runs, seconds.
+    closing_grace_s: float | None = None
