@@ -1,0 +1,152 @@
+"""How runs end on real raylets, decided by what was observed and never by what an error says."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray._raylet import GcsClient
+
+from sliceform.controller import RunCancelled, RunFailed, RunPreempted, SliceController, TpuSlice
+from sliceform.controller.run import Run
+from sliceform.controller.status import SliceStatus
+from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+
+#: A slice of one host, so that every case has a slice of its own on the same cluster.
+SHAPE = TpuSlice("v4-8")
+READY_S = 60.0
+#: As in Ray's autoscaler.proto.
+_PREEMPTION = 2
+
+
+@pytest.fixture(scope="module")
+def cluster(start_cluster: Any) -> Iterator[VirtualCluster]:
+    with start_cluster() as started:
+        started.add_slices([SHAPE.pod_type] * 4)
+        yield started
+
+
+def until(done: Callable[[], Any], what: Callable[[], Any], within_s: float = 60.0) -> None:
+    end = time.monotonic() + within_s
+    while not done():
+        assert time.monotonic() < end, str(what())
+        time.sleep(0.02)
+
+
+def say_preempted() -> None:
+    raise RuntimeError("preempted: NodeDiedError, the node was drained")
+
+
+def exit_with_three() -> None:
+    raise SystemExit(3)
+
+
+def segfault() -> None:
+    import ctypes
+
+    ctypes.string_at(0)
+
+
+def run_out_of_memory() -> None:
+    """The kernel ends a process that does so with SIGKILL, unasked."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ignore_everything(path: str) -> None:
+    """Runs until it is killed, whatever it is told."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(path).write_text(str(os.getpid()))
+    time.sleep(1_000.0)
+
+
+def alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_what_the_users_code_does_is_a_failure_and_a_cancel_is_a_cancel(
+    cluster: VirtualCluster, tmp_path: Path
+) -> None:
+    with SliceController(SHAPE, 4) as fleet:
+        fleet.wait_ready(4, READY_S)
+        one = fleet.options(slices=1, max_preemptions=9)
+        runs = {fn: one.submit(fn) for fn in (say_preempted, exit_with_three, segfault)}
+        hanging = one.submit(ignore_everything, str(tmp_path / "pid"))
+        runs[run_out_of_memory] = one.submit(run_out_of_memory)
+        until((tmp_path / "pid").exists, fleet.status)
+        pid = int((tmp_path / "pid").read_text() or 0)
+        hanging.cancel(grace_s=0.2)
+        with pytest.raises(RunCancelled):
+            hanging.result(READY_S)
+        assert not alive(pid)
+        errors = {}
+        for fn, run in runs.items():
+            with pytest.raises(RunFailed) as caught:
+                run.result(READY_S)
+            errors[fn] = caught.value
+        assert [run.status().preemptions for run in runs.values()] == [0] * 4
+        until(lambda: fleet.status().counts == {"ready": 4}, fleet.status)
+        assert not [change for change in fleet.history if change.trigger == "preempt"]
+    assert isinstance(errors[say_preempted].exception, RuntimeError)
+    assert isinstance(errors[exit_with_three].exception, SystemExit)
+    assert [errors[fn].attempts[0].hosts for fn in (segfault, run_out_of_memory)] == [("crashed",)] * 2
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_what_takes_a_host_away_is_a_preemption_and_a_dead_agent_is_not(
+    cluster: VirtualCluster, tmp_path: Path
+) -> None:
+    """Killed without notice, killed long before and long after its deadline, and an agent killed on a living node."""
+    names = ("unnoticed", "early", "late", "agent")
+    with SliceController(SHAPE, 4) as fleet:
+        fleet.wait_ready(4, READY_S)
+        one = fleet.options(slices=1, max_preemptions=0, max_failures=0)
+        runs = {name: one.submit(ignore_everything, str(tmp_path / name)) for name in names}
+        until(lambda: all((tmp_path / name).exists() for name in names), fleet.status)
+        at = {name: working(fleet, run) for name, run in runs.items()}
+        drain(cluster, at["late"], deadline_s=1.0)
+        drain(cluster, at["early"], deadline_s=600.0)
+        until(lambda: len([row for row in fleet.status().slices if row.state == "preempted"]) == 2, fleet.status)
+        cluster.kill_host(host_of(cluster, at["early"]))
+        cluster.kill_host(host_of(cluster, at["unnoticed"]))
+        os.kill(at["agent"].hosts[0].agent_pid, signal.SIGKILL)
+        until(runs["late"].done, fleet.status)
+        cluster.kill_host(host_of(cluster, at["late"]))
+        for name in ("unnoticed", "early", "late"):
+            with pytest.raises(RunPreempted):
+                runs[name].result(READY_S)
+        with pytest.raises(RunFailed):
+            runs["agent"].result(READY_S)
+        causes = {
+            name: [c.reason for c in fleet.history.story(at[name].id) if c.trigger == "preempt" and c.kind == "slice"]
+            for name in names
+        }
+    assert causes == {
+        "unnoticed": ["node_died"],
+        "early": ["preemption_notice"],
+        "late": ["preemption_notice"],
+        "agent": ["agent_died"],
+    }
+
+
+def working(fleet: SliceController, run: Run) -> SliceStatus:
+    """Return the slice that a run is on."""
+    (name,) = run.attempts[0].slices
+    return next(row for row in fleet.status().slices if row.id == name)
+
+
+def host_of(cluster: VirtualCluster, row: SliceStatus) -> VirtualHost:
+    return next(place for place in cluster.slices if place.name == row.place).hosts[0]
+
+
+def drain(cluster: VirtualCluster, row: SliceStatus, deadline_s: float) -> None:
+    """Have Ray drain the slice's node, as it does before it is taken away."""
+    deadline_ms = int((time.time() + deadline_s) * 1000)
+    told = GcsClient(address=cluster.address).drain_node(row.hosts[0].node_id, _PREEMPTION, "spot", deadline_ms)
+    assert told[0], told
