@@ -135,6 +135,33 @@ def test_what_takes_a_host_away_is_a_preemption_and_a_dead_agent_is_not(
     }
 
 
+@pytest.mark.usefixtures("no_leaks")
+def test_fifty_starts_and_cancels_leave_nothing(
+    cluster: VirtualCluster, tmp_path: Path, leftovers: Callable[[], list[str]]
+) -> None:
+    """Cancelled at once, when the attempt has begun, and when its process runs: no process stays, the slice does."""
+    cluster.add_slices([SHAPE.pod_type] * (1 - len([row for row in cluster.slices if row.hosts[0].alive])))
+    with SliceController(SHAPE, 1) as fleet:
+        agents = {host.agent_pid for row in fleet.wait_ready(1, READY_S).slices for host in row.hosts}
+        pids = []
+        for number in range(50):
+            path = tmp_path / str(number)
+            run = fleet.submit(ignore_everything, str(path))
+            if number % 3 == 1:
+                until(lambda run=run: run.attempts, fleet.status)
+            elif number % 3 == 2:
+                until(lambda path=path: path.exists() and path.read_text(), fleet.status)
+                pids.append(int(path.read_text()))
+            run.cancel(grace_s=0.0)
+            with pytest.raises(RunCancelled):
+                run.result(READY_S)
+        until(lambda: fleet.status().counts == {"ready": 1}, fleet.status)
+        assert len(pids) == 16
+        assert not any(alive(pid) for pid in pids)
+        assert {host.agent_pid for host in fleet.status().slices[0].hosts} == agents
+        assert len([what for what in leftovers() if "group" in what]) == 2
+
+
 def working(fleet: SliceController, run: Run) -> SliceStatus:
     """Return the slice that a run is on."""
     (name,) = run.attempts[0].slices
