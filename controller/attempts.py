@@ -70,6 +70,10 @@ class Attempt:
     stop_at: float | None = None
     #: Whether `Stop` has been asked for.
     stopped: bool = False
+    #: Loop time at which something ended that may prove to be the death of a node; None if nothing did.
+    doubted_at: float | None = None
+    #: It ended as a failure, and that may still prove wrong.
+    provisional: bool = False
     #: Why we end it on purpose; empty if we do not.
     superseded: str = ""
     ended: Ended | None = None
@@ -191,6 +195,11 @@ def classify(attempt: Attempt, *, cancelled: bool) -> tuple[Ended, str]:
 def within_budget(run: RunRecord) -> bool:
     """Whether the run may be started once more."""
     return run.preemptions <= run.options.max_preemptions and run.failures <= run.options.max_failures
+
+
+def affordable(run: RunRecord) -> bool:
+    """Whether the run may go on after one more attempt, whichever of its budgets that is charged to."""
+    return run.preemptions < run.options.max_preemptions and run.failures < run.options.max_failures
 
 
 def exempted(run: RunRecord, attempt: Attempt) -> bool | None:

@@ -10,7 +10,7 @@ from sliceform.controller.allot import larger
 from sliceform.controller.attempts import Attempt, Ended, RunRecord, exempted, within_budget
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.observed import ProcessEnded
-from sliceform.controller.oversee import next_look, oversee
+from sliceform.controller.oversee import dead_suspects, next_look, oversee, verdict_s
 from sliceform.controller.requests import AttemptSpec, Notify, Stop
 from sliceform.controller.step import GrowRun, StartAttempt
 from sliceform.controller.sync import FOREVER, earliest_notice
@@ -109,6 +109,7 @@ class Conductor:
                 ended = ended or attempt.ended is not None
             if run.not_before > self._fleet.picture.now:
                 due = min(due, run.not_before)
+            self._review(run)
         self._watch_growth()
         return due, ended
 
@@ -123,17 +124,39 @@ class Conductor:
 
     def _oversee(self, run: RunRecord, attempt: Attempt) -> None:
         fleet, picture = self._fleet, self._fleet.picture
-        seen = oversee(run, attempt, picture.lives, now=picture.now, epoch=picture.epoch, settings=fleet.settings)
+        nodes = {} if fleet.blind else fleet.nodes
+        seen = oversee(
+            run, attempt, picture.lives, nodes, now=picture.now, epoch=picture.epoch, settings=fleet.settings
+        )
         if set(seen.departures) != set(attempt.departures):
             self._tell(attempt, set(seen.departures) - set(attempt.departures))
         attempt.departures.update(seen.departures)
         attempt.cleared.update(seen.cleared)
         attempt.stop_at = seen.stop_at
+        attempt.doubted_at = seen.doubted_at
         if seen.ended is not None:
             self._end(run, attempt, *seen.ended)
         elif attempt.stop_at is not None and not attempt.stopped and picture.now >= attempt.stop_at:
             attempt.stopped = True
             self._stop(run, attempt)
+
+    def _review(self, run: RunRecord) -> None:
+        """Charge a failure as a preemption after all, if the node that it was on has died meanwhile."""
+        fleet = self._fleet
+        for attempt in run.attempts:
+            if not attempt.provisional:
+                continue
+            dead = [] if fleet.blind else dead_suspects(attempt, attempt.departures, fleet.nodes)
+            if dead:
+                run.failures -= 1
+                run.preemptions += 1
+                attempt.ended, attempt.detail = Ended.PREEMPTED, f"the node of rank {dead[0]} died"
+                fleet.record_attempt(attempt)
+                detail = f"attempt {attempt.spec.number} was preempted after all: {attempt.detail}"
+                fleet.note_run(run, Reason.ATTEMPT_ENDED, detail, "running" if run.active else "waiting")
+            elif attempt.doubted_at is not None and fleet.picture.now - attempt.doubted_at < verdict_s(fleet.settings):
+                continue
+            attempt.provisional = False
 
     def _tell(self, attempt: Attempt, departed: set[str]) -> None:
         """Tell the work on the other slices to checkpoint and stop, with the earliest deadline."""
@@ -166,6 +189,7 @@ class Conductor:
                 life.view.version += 1
         del fleet.attempts[attempt.spec.key]
         rule = exempted(run, attempt) if ended is Ended.FAILED else None
+        attempt.provisional = ended is Ended.FAILED and rule is None and attempt.doubted_at is not None
         run.preemptions += ended is Ended.PREEMPTED or rule is True
         run.failures += ended is Ended.FAILED and rule is not True
         fleet.note_run(run, Reason.ATTEMPT_ENDED, f"attempt {attempt.spec.number} {ended}: {detail}", "running")

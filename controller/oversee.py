@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sliceform.controller.attempts import Attempt, Departure, Ended, RunRecord, classify
+from sliceform.controller.attempts import Attempt, Departure, Ended, RunRecord, affordable, classify
 from sliceform.controller.life import Life
-from sliceform.controller.observed import PROCESS_LOSSES
+from sliceform.controller.observed import PROCESS_LOSSES, Node, OutcomeKind
 from sliceform.controller.settings import Settings
 from sliceform.controller.sync import FOREVER, earliest_notice, is_lost
 from sliceform.states.reasons import Reason
@@ -27,19 +27,37 @@ class Oversight(NamedTuple):
     cleared: frozenset[str]
     #: When its processes are to be stopped by force; None = not at all.
     stop_at: float | None
+    #: Loop time at which something ended that may prove to be the death of a node; None if nothing did.
+    doubted_at: float | None
     #: How it ended; None = it goes on.
     ended: tuple[Ended, str] | None
 
 
 def oversee(
-    run: RunRecord, attempt: Attempt, lives: Mapping[str, Life], *, now: float, epoch: float, settings: Settings
+    run: RunRecord,
+    attempt: Attempt,
+    lives: Mapping[str, Life],
+    nodes: Mapping[str, Node],
+    *,
+    now: float,
+    epoch: float,
+    settings: Settings,
 ) -> Oversight:
-    """Look at one attempt; `now` is loop time, `epoch` the epoch time that goes with it, seconds."""
+    """Look at one attempt; `now` is loop time, `epoch` the epoch time that goes with it, seconds.
+
+    `nodes` is the node table as it was read last, by node id; empty if it was not.
+    """
     departures = {
         member: departure
         for member in attempt.spec.members
         if (departure := _departure(lives.get(member), attempt.departures.get(member))) is not None
     }
+    for rank in dead_suspects(attempt, departures, nodes):
+        member = attempt.spec.members[rank // attempt.spec.hosts_per_slice]
+        departures[member] = (Departure.PREEMPTED, f"the node of rank {rank} died")
+    doubted_at = attempt.doubted_at
+    if doubted_at is None and _suspects(attempt, departures):
+        doubted_at = now
     cleared = frozenset(
         member for member in attempt.spec.members if _cleared(lives.get(member), attempt, member in departures)
     )
@@ -51,10 +69,46 @@ def oversee(
     ended = None
     if attempt.succeeded:
         ended = (Ended.SUCCEEDED, "every host returned")
-    elif len(cleared) == len(attempt.spec.members) and _settled(departures, lives, now, settings):
+    elif len(cleared) == len(attempt.spec.members) and (
+        run.cancel_grace_s is not None
+        or doubted_at is None
+        or now - doubted_at >= verdict_s(settings)
+        or not _suspects(attempt, departures)
+        or affordable(run)
+    ):
         attempt_now = dataclasses.replace(attempt, departures=dict(departures))
         ended = classify(attempt_now, cancelled=run.cancel_grace_s is not None)
-    return Oversight(departures, cleared, stop_at, ended)
+    return Oversight(departures, cleared, stop_at, doubted_at, ended)
+
+
+def verdict_s(settings: Settings) -> float:
+    """Return how long after an end without an answer the death of its node may still show, seconds."""
+    return min(settings.verdict_s, 2 * settings.nodes_every_s)
+
+
+def dead_suspects(
+    attempt: Attempt, departures: Mapping[str, tuple[Departure, str]], nodes: Mapping[str, Node]
+) -> list[int]:
+    """Return the ranks whose process or agent died as a failure would, and whose node proves to be dead or gone."""
+    if not nodes:
+        return []
+    found = ((rank, attempt.nodes[rank][0]) for rank in _suspects(attempt, departures))
+    return [rank for rank, node in found if node and ((row := nodes.get(node)) is None or not row.alive)]
+
+
+def _suspects(attempt: Attempt, departures: Mapping[str, tuple[Departure, str]]) -> list[int]:
+    per_slice = attempt.spec.hosts_per_slice
+    preempted = {member for member, (departure, _) in departures.items() if departure is Departure.PREEMPTED}
+    ranks = []
+    for slice_rank, member in enumerate(attempt.spec.members):
+        if member in preempted:
+            continue
+        agent_died = departures.get(member, (None, ""))[0] is Departure.FAILED
+        for host_rank in range(per_slice):
+            outcome = attempt.outcomes.get((slice_rank, host_rank))
+            if agent_died or (outcome is not None and outcome.kind is OutcomeKind.CRASHED):
+                ranks.append(slice_rank * per_slice + host_rank)
+    return ranks
 
 
 def _departure(life: Life | None, known: tuple[Departure, str] | None) -> tuple[Departure, str] | None:
@@ -115,18 +169,6 @@ def _time_left(life: Life, epoch: float, settings: Settings) -> float:
     notice = earliest_notice(life)
     deadline = notice.deadline_epoch_s if notice is not None else life.record.deadline
     return settings.drain_grace_s if deadline is None else max(0.0, deadline - epoch)
-
-
-def _settled(
-    departures: Mapping[str, tuple[Departure, str]], lives: Mapping[str, Life], now: float, settings: Settings
-) -> bool:
-    """Whether the charge can be decided: a dead agent counts as a failure only if its node is seen alive afterwards."""
-    return all(
-        departure is not Departure.FAILED
-        or (life := lives.get(member)) is None
-        or now - life.record.since >= min(settings.verdict_s, 2 * settings.nodes_every_s)
-        for member, (departure, _) in departures.items()
-    )
 
 
 def next_look(attempt: Attempt) -> float:

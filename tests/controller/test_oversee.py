@@ -6,7 +6,7 @@ import pytest
 
 from sliceform.controller.attempts import Attempt, Departure, Ended, RunOptions, RunRecord
 from sliceform.controller.life import Life
-from sliceform.controller.observed import Loss, Outcome, OutcomeKind
+from sliceform.controller.observed import Loss, Node, Outcome, OutcomeKind
 from sliceform.controller.oversee import Oversight, next_look, oversee
 from sliceform.controller.requests import AttemptSpec
 from sliceform.controller.settings import Settings
@@ -26,6 +26,8 @@ class World:
         names = ("slice-1", "slice-2")
         self.run = RunRecord("run-1", None, RunOptions(), 0.0, 0.0, lambda _: None)
         self.attempt = Attempt(AttemptSpec(KEY, "run-1", 1, names, 2, None), 0.0)
+        self.attempt.nodes = tuple((f"node-{rank}", "") for rank in range(4))
+        self.nodes = {name: Node(name, alive=True) for name, _ in self.attempt.nodes}
         self.lives: dict[str, Life] = {}
         for name in names:
             life = Life.begin(name, 2, generation=0, replaces=None, avoided=frozenset())
@@ -33,8 +35,11 @@ class World:
             self.lives[name] = life
 
     def look(self, now: float = NOW, **settings: Any) -> Oversight:
-        seen = oversee(self.run, self.attempt, self.lives, now=now, epoch=EPOCH, settings=Settings(**settings))
+        seen = oversee(
+            self.run, self.attempt, self.lives, self.nodes, now=now, epoch=EPOCH, settings=Settings(**settings)
+        )
         self.attempt.departures.update(seen.departures)
+        self.attempt.doubted_at = seen.doubted_at
         return seen
 
     def leave(self, name: str, state: SliceState, reason: Reason, *, lost: bool = False) -> Life:
@@ -57,7 +62,7 @@ def world() -> World:
 
 
 def test_all_is_well(world: World) -> None:
-    assert world.look() == Oversight({}, frozenset(), None, None)
+    assert world.look() == Oversight({}, frozenset(), None, None, None)
     assert next_look(world.attempt) == FOREVER
 
 
@@ -155,14 +160,51 @@ class TestDeadAgent:
         life.view.hosts[0].lost = Loss(Reason.NODE_DIED, "dead")
         assert world.look().departures["slice-1"][0] is Departure.PREEMPTED
 
-    def test_a_verdict_stands_when_the_slice_is_gone(self, world: World) -> None:
+    def test_is_judged_by_its_node_also_when_the_slice_is_gone(self, world: World) -> None:
         world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
         world.look()
         del world.lives["slice-1"]
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-        ended = world.look().ended
+        assert world.look().ended is None
+        assert self.ended(world, NOW + 2.0) is Ended.FAILED
+        world.nodes["node-1"] = Node("node-1", alive=False)
+        assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
+        del world.nodes["node-1"]
+        assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
+
+    def ended(self, world: World, now: float) -> Ended:
+        ended = world.look(now, nodes_every_s=1.0).ended
         assert ended is not None
-        assert ended[0] is Ended.FAILED
+        return ended[0]
+
+    def test_does_not_hold_up_a_run_that_can_afford_either_charge(self, world: World) -> None:
+        world.run.options = RunOptions(max_preemptions=1, max_failures=1)
+        world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
+        world.look()
+        del world.lives["slice-1"]
+        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+        assert self.ended(world, NOW) is Ended.FAILED
+
+    def test_a_process_that_just_vanished_is_judged_alike(self, world: World) -> None:
+        world.end("slice-1", Outcome(OutcomeKind.CRASHED, "killed"))
+        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+        assert world.look().ended is None
+        assert self.ended(world, NOW + 2.0) is Ended.FAILED
+        world.nodes["node-0"] = Node("node-0", alive=False)
+        assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
+
+    def test_an_exception_is_a_failure_whatever_its_node_does(self, world: World) -> None:
+        world.end("slice-1", Outcome(OutcomeKind.RAISED, "ValueError"))
+        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+        del world.nodes["node-0"]
+        assert self.ended(world, NOW) is Ended.FAILED
+
+    def test_a_table_that_was_not_read_proves_nothing(self, world: World) -> None:
+        world.nodes.clear()
+        world.end("slice-1", Outcome(OutcomeKind.CRASHED, "killed"))
+        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+        assert world.look().ended is None
+        assert self.ended(world, NOW + 2.0) is Ended.FAILED
 
 
 def test_waits_until_nothing_of_it_runs_on_any_slice(world: World) -> None:

@@ -163,6 +163,24 @@ class TestRestart:
         with pytest.raises(RunFailed):
             run.result()
 
+    @pytest.mark.parametrize("max_failures", [0, 3], ids=["the run waits for the verdict", "it goes on meanwhile"])
+    def test_an_agent_that_died_just_before_its_node_charges_preemptions(
+        self, sim_fleet: Make, max_failures: int
+    ) -> None:
+        world = sim_fleet(1, 2, spares=1, work_s=20.0).ready(2)
+        run = world.fleet.options(max_failures=max_failures).submit(int)
+        started(world, run)
+        place = world.place("slice-1")
+        world.sim.kill_agent(place, 0)
+        world.go(0.75)
+        assert (run.attempts[0].outcome == "failed") is (max_failures > 0)
+        world.sim.kill_host(place, 0)
+        world.until(lambda: len(run.attempts) == 2, within_s=3.0)
+        world.until(lambda: run.status().preemptions == 1, within_s=3.0)
+        assert (run.status().failures, run.attempts[0].outcome) == (0, "preempted")
+        world.over(run)
+        assert run.status().state == "succeeded"
+
     def test_a_node_that_died_charges_preemptions(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 2, work_s=20.0).ready()
         run = world.fleet.options(max_failures=5, max_preemptions=0).submit(int)
