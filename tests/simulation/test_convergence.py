@@ -39,6 +39,7 @@ SETTINGS = Settings(
     placed_s=60.0,
     settle_s=5.0,
     surplus_s=20.0,
+    scale_up_after_s=2.0,
     avoid_lost_s=30.0,
     quarantine_s=60.0,
     backoff_max_s=10.0,
@@ -135,9 +136,9 @@ class FleetMachine(RuleBasedStateMachine):
             self.fleet.drain(rows[pick % len(rows)].id, deadline_s)
             self.tick()
 
-    @rule(fails=st.booleans(), budget=st.integers(0, 3))
-    def submit(self, fails: bool, budget: int) -> None:  # noqa: FBT001 - called by hypothesis
-        run = self.fleet.options(max_preemptions=budget, max_failures=budget)
+    @rule(fails=st.booleans(), budget=st.integers(0, 3), wanted=st.sampled_from([None, 1, [1, 2], [1, 2, 4]]))
+    def submit(self, fails: bool, budget: int, wanted: Any) -> None:  # noqa: FBT001 - called by hypothesis
+        run = self.fleet.options(slices=wanted, max_preemptions=budget, max_failures=budget)
         self.runs.append(run.submit(divmod, 1, int(not fails)))
         self.tick()
 
@@ -248,6 +249,8 @@ class FleetMachine(RuleBasedStateMachine):
         for run in self.fleet.status().runs:
             if run.state == "succeeded":
                 assert set(run.attempts[-1].hosts) == {"returned"}
+            charged = [attempt.outcome for attempt in run.attempts if attempt.outcome in {"failed", "preempted"}]
+            assert (run.preemptions, run.failures) == (charged.count("preempted"), charged.count("failed"))
         held = [node for holding in self.sim.audit().values() for node in holding.nodes]
         assert len(held) == len(set(held)), self.sim.audit()
 
