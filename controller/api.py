@@ -12,8 +12,10 @@ from typing import Any, Self, overload
 
 import structlog
 
+from sliceform.controller.attempt_steps import AttemptSteps
 from sliceform.controller.attempts import Ended, RunOptions, RunRecord
 from sliceform.controller.backend import Backend, Finding, FleetIdentity
+from sliceform.controller.callbacks import Callback
 from sliceform.controller.clock import Clock, SystemClock
 from sliceform.controller.drive import Drive
 from sliceform.controller.errors import (
@@ -23,15 +25,17 @@ from sliceform.controller.errors import (
     UnknownSliceError,
 )
 from sliceform.controller.fleet import Fleet
-from sliceform.controller.follow import Batch, Follower
+from sliceform.controller.follow import Batch
+from sliceform.controller.followers import Followers
 from sliceform.controller.loop import Reconciler
+from sliceform.controller.metrics import Metered, Seen
 from sliceform.controller.run import Run, RunOwner, RunResult
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import Desired, SliceShape, parse_sizes
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status
 from sliceform.controller.step import Step
 from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
-from sliceform.states import History
+from sliceform.states import AttemptRecord, Change, History
 from sliceform.states.reasons import Reason
 
 log = structlog.get_logger(__name__)
@@ -39,7 +43,7 @@ log = structlog.get_logger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 #: Beyond the grace, how long `close` waits for groups to be seen removed, seconds.
 _RELEASE_S = 20.0
-#: How long each of those who follow the history may take to finish, seconds.
+#: How long those who follow the history may take to finish, all together, seconds.
 _FOLLOW_S = 5.0
 
 
@@ -97,7 +101,7 @@ class SliceController:
         self._submitted = 0
         self._lock = threading.RLock()
         #: Those who see all that is recorded; they begin when the fleet does.
-        self._followers: list[Follower] = []
+        self._followers = Followers(self.history, self._fleet.published, self._identity.label)
         self._drive: Drive | None = None
         self._closed = False
 
@@ -143,8 +147,7 @@ class SliceController:
             for run in list(self._runs.values()):
                 run.record.ended = run.record.ended or Ended.CANCELLED
                 self._conclude(run.record)
-            for follower in self._followers:
-                follower.stop(_FOLLOW_S)
+            self._followers.stop(_FOLLOW_S)
             atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -257,6 +260,32 @@ class SliceController:
         self._check_open()
         return self._loop.tick()
 
+    # Telling others.
+
+    def on_change(self, fn: Callable[[Change], Any]) -> Callback:
+        """Call `fn(change)` for everything that the history records from now on, in order.
+
+        It is called on a thread of its own, soon after the change. It may take its time, raise, or call the fleet: that
+        harms neither the fleet nor other callbacks. Failures are logged; what the history forgets before a slow
+        function comes to it is counted and logged.
+
+        Returns:
+            What removes it: `callback.remove()`. Closing the fleet does so, too.
+
+        Raises:
+            ConfigurationError: it is not a plain function.
+            FleetClosedError: it was closed.
+
+        """
+        self._check_open()
+        return self._followers.call_back(fn, lambda batch: batch.changes)
+
+    def on_attempt(self, fn: Callable[[AttemptRecord], Any]) -> Callback:
+        """Call `fn(attempt)` when an attempt of a run begins, and again when it has ended; else as `on_change`."""
+        self._check_open()
+        steps = AttemptSteps(self.history.attempts.of())
+        return self._followers.call_back(fn, lambda batch: steps.of(batch.attempts))
+
     # Work.
 
     def options(
@@ -366,9 +395,9 @@ class SliceController:
             if self._drive is None:
                 self._check_open()
                 self._drive = self._open()
-                for follower in self._followers:
-                    follower.start()
+                self._followers.start()
                 atexit.register(self.close, grace_s=0.0)
+                self._measure(self._drive)
             return self._drive
 
     def _open(self) -> Drive:
@@ -385,11 +414,13 @@ class SliceController:
 
     def _follow(self, consume: Callable[[Batch], None], name: str) -> None:
         """Have a consumer see all that is recorded from now on, until the fleet is closed."""
-        follower = Follower(self.history, self._fleet.published, consume, name=name)
-        with self._lock:
-            self._followers.append(follower)
-            if self._drive is not None:
-                follower.start()
+        self._followers.add(consume, name)
+
+    def _measure(self, drive: Drive) -> None:
+        """Begin to measure, if the backend has somewhere to put it."""
+        backend, loop = drive.loop.backend, drive.loop
+        if self.settings.metrics and isinstance(backend, Metered):
+            self._followers.measure(backend.meter(), lambda: Seen(loop.status, loop.take_ticks(), drive.errors))
 
     def _check_open(self) -> None:
         if self._closed:

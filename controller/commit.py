@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-import structlog
-
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.fold import fold_node
 from sliceform.controller.life import Life
@@ -21,8 +19,6 @@ from sliceform.states.hosts import HostTrigger
 from sliceform.states.reasons import Reason
 from sliceform.states.records import HostRecord
 from sliceform.states.slices import SliceState, SliceTrigger
-
-log = structlog.get_logger(__name__)
 
 #: Expiries after which trying again at once would fail again.
 _FAILURES = frozenset(
@@ -78,7 +74,6 @@ def _begin(fleet: Fleet, step: Step) -> None:
 
 def _commit_slice(fleet: Fleet, life: Life, step: Step) -> None:
     picture, record = fleet.picture, life.record
-    before = record.state
     row = fleet.slices.fire(
         record,
         step.trigger,  # type: ignore[arg-type]
@@ -96,16 +91,6 @@ def _commit_slice(fleet: Fleet, life: Life, step: Step) -> None:
         request = _request(fleet, life, effect)
         if request is not None:
             fleet.outbox.put(request, picture.now)
-    log.info(
-        "slice_changed",
-        tick=fleet.tick,
-        slice=record.id,
-        trigger=row.trigger.value,
-        source=before,
-        dest=record.state,
-        reason=step.reason.value,
-        detail=step.detail,
-    )
 
 
 def _commit_host(fleet: Fleet, life: Life, host: HostRecord, step: Step) -> None:
@@ -138,7 +123,6 @@ def _note(fleet: Fleet, life: Life, step: Step) -> None:
         life.record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice else life.record.deadline
     elif step.reason is Reason.STUCK:
         life.noted_stuck = True
-    log.info("slice_noted", tick=fleet.tick, slice=life.record.id, reason=step.reason.value, detail=step.detail)
 
 
 def _use(fleet: Fleet, life: Life, node_id: str | None, rank: int | None) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import random
 
-import structlog
-
 from sliceform.controller.allot import larger
 from sliceform.controller.attempts import Attempt, Ended, RunRecord, exempted, within_budget
 from sliceform.controller.fleet import Fleet
@@ -16,8 +14,6 @@ from sliceform.controller.step import GrowRun, StartAttempt
 from sliceform.controller.sync import FOREVER, earliest_notice
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState
-
-log = structlog.get_logger(__name__)
 
 
 class Conductor:
@@ -193,7 +189,6 @@ class Conductor:
         run.preemptions += ended is Ended.PREEMPTED or rule is True
         run.failures += ended is Ended.FAILED and rule is not True
         fleet.note_run(run, Reason.ATTEMPT_ENDED, f"attempt {attempt.spec.number} {ended}: {detail}", "running")
-        log.info("attempt_ended", tick=fleet.tick, attempt=attempt.spec.key, outcome=str(ended), detail=detail)
         if ended in {Ended.SUCCEEDED, Ended.CANCELLED}:
             self._finish(run, ended, detail)
         elif run.cancel_grace_s is not None:

@@ -38,6 +38,11 @@ class Drive:
         self._label = label
         self.runner: Runner | None = None
 
+    @property
+    def errors(self) -> int:
+        """Ticks that raised on the thread."""
+        return 0 if self.runner is None else self.runner.errors
+
     def start(self) -> None:
         """Tick on a thread of its own from now on; does nothing if it does."""
         if self.runner is None:

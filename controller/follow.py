@@ -46,6 +46,7 @@ class Follower:
         *,
         name: str,
         since: int | None = None,
+        every_s: float | None = None,
     ) -> None:
         """Take whom to follow; nothing happens before `start`.
 
@@ -55,12 +56,14 @@ class Follower:
             consume: takes a batch; when it raises, the same changes are offered again, with later ones, after a pause.
             name: of the consumer, for thread names and the log.
             since: number of the last change that is not wanted any more; by default the newest there is now.
+            every_s: hand over a batch at this pace, seconds, be it empty; by default as soon as something is recorded.
 
         """
         self._history = history
         self._published = published
         self._consume = consume
         self._name = name
+        self._every_s = every_s
         self._seq = history.last_seq if since is None else since
         self._revision = history.attempts.since(0)[0] if since is None else 0
         self._stopping = threading.Event()
@@ -72,11 +75,17 @@ class Follower:
         """Begin to follow."""
         self._thread.start()
 
-    def stop(self, timeout_s: float) -> bool:
-        """Offer what is left once more, and end; return whether that was done in time."""
+    def end(self) -> None:
+        """Have it offer what is left once more, and end; does not wait for that."""
         self._stopping.set()
         with self._published:
             self._published.notify_all()
+
+    def stop(self, timeout_s: float) -> bool:
+        """End it and wait for that; return whether it was done in time, or is about to be if the consumer asks."""
+        self.end()
+        if threading.current_thread() is self._thread:
+            return True
         if self._thread.is_alive():
             self._thread.join(timeout_s)
         if self._thread.is_alive():
@@ -87,11 +96,11 @@ class Follower:
         retry_s = _RETRY_S
         while not self._stopping.is_set():
             with self._published:
-                if not self._behind():
+                if self._every_s is None and not self._behind():
                     self._published.wait(_LOOK_S)
             if self._offer():
                 retry_s = _RETRY_S
-                self._stopping.wait(_PAUSE_S)
+                self._stopping.wait(self._every_s or _PAUSE_S)
             else:
                 self._stopping.wait(retry_s)
                 retry_s = min(_RETRY_MAX_S, 2 * retry_s)
@@ -101,10 +110,10 @@ class Follower:
         return self._stopping.is_set() or self._seq < self._history.last_seq
 
     def _offer(self) -> bool:
-        """Hand over what is new, if anything is; return whether it was taken."""
+        """Hand over what is new, if anything is or the pace asks for it; return whether it was taken."""
         changes = self._history.since(self._seq)
         revision, attempts = self._history.attempts.since(self._revision)
-        if not changes and not attempts:
+        if not changes and not attempts and self._every_s is None:
             return True
         missed = changes[0].seq - self._seq - 1 if changes else 0
         try:

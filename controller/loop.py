@@ -7,6 +7,8 @@ back through the inbox.
 from __future__ import annotations
 
 import copy
+import time
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import structlog
@@ -37,6 +39,8 @@ log = structlog.get_logger(__name__)
 _MAX_PASSES = 8
 #: A node table not read for so many periods (plus five seconds) counts as a failed observation.
 _STALE_READS = 5
+#: Ticks whose duration is kept for whoever measures them.
+_TICKS_KEPT = 4_096
 
 
 class Reconciler:
@@ -52,6 +56,7 @@ class Reconciler:
         self._time = FairTime(clock, max_gap_s=2 * fleet.settings.resync_s)
         self._observed_at = clock.monotonic()
         self.board = StatusBoard(fleet, label)
+        self._ticks: deque[float] = deque(maxlen=_TICKS_KEPT)
         self._swept = True
 
     # What the backend calls, on any thread.
@@ -72,6 +77,14 @@ class Reconciler:
 
     def tick(self) -> float:
         """Do everything that is to be done now; return after how many seconds to tick again at the latest."""
+        # Not the injected clock: this is what the machine needs, and a simulated time stands still meanwhile.
+        begun = time.perf_counter()
+        try:
+            return self._tick()
+        finally:
+            self._ticks.append(time.perf_counter() - begun)
+
+    def _tick(self) -> float:
         fleet, picture = self.fleet, self.fleet.picture
         fleet.tick += 1
         self.backend.poll()
@@ -101,6 +114,11 @@ class Reconciler:
         next_due = min(next_due, fleet.outbox.flush(picture.now, self.backend.submit, self._observed))
         self.board.publish()
         return max(0.0, min(fleet.settings.resync_s, next_due - picture.now))
+
+    def take_ticks(self) -> tuple[float, ...]:
+        """Return how long the ticks since the last call took, seconds, or the last of them; for one other thread."""
+        # The loop may append meanwhile, and drop one on the left at the limit: there are never fewer.
+        return tuple([self._ticks.popleft() for _ in range(len(self._ticks))])
 
     @property
     def status(self) -> FleetStatus:

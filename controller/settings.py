@@ -99,6 +99,9 @@ class Settings(BaseSettings):
     jax_shutdown_s: _NotNegative = 5.0
     """How long `jax.distributed.shutdown()` may take after the user's function."""
 
+    metrics: bool = True
+    """Whether the fleet is measured through `ray.util.metrics`, where it runs on Ray."""
+
     @property
     def effective_silence_s(self) -> float:
         """The silence after which a host counts as lost: never less than three beats."""

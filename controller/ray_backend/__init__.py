@@ -26,6 +26,7 @@ from sliceform.controller.ray_backend.explain import explain, look
 from sliceform.controller.ray_backend.failures import words
 from sliceform.controller.ray_backend.holding import Holding, Stage
 from sliceform.controller.ray_backend.io_thread import IoThread
+from sliceform.controller.ray_backend.metrics import RayMeter
 from sliceform.controller.ray_backend.name_lock import NameLock
 from sliceform.controller.ray_backend.nodes import NodeReader
 from sliceform.controller.ray_backend.pack import pack
@@ -115,6 +116,10 @@ class RayBackend:
         if self._parts is None:
             raise BackendError("the backend is not open")
         return pack(fn, args, kwargs, self._parts.session.fleet.shape)
+
+    def meter(self) -> RayMeter:
+        """Return Ray's instruments for what is measured of the fleet."""
+        return RayMeter()
 
     def close(self) -> None:
         """Remove all groups and agents that are left and let go of the name, within a bound; idempotent."""

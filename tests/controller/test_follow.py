@@ -142,3 +142,20 @@ def test_a_consumer_that_hangs_does_not_hold_up_the_end(fleet):
     finally:
         free.set()
     assert follower.stop(BOUND_S)
+
+
+def test_at_a_pace_a_batch_comes_though_it_is_empty(fleet, reader, follow):
+    follow(fleet, reader, every_s=0.01)
+    reader.until(lambda: len(reader.batches) >= 3)
+    assert reader.seqs == []
+    fleet.write(2)
+    reader.until(lambda: len(reader.seqs) == 2)
+
+
+def test_a_consumer_may_end_its_own_following(fleet, reader):
+    ended = []
+    follower = Follower(fleet.history, fleet.published, lambda _: ended.append(follower.stop(BOUND_S)), name="test")
+    follower.start()
+    fleet.write()
+    follower._thread.join(BOUND_S)
+    assert ended == [True]
