@@ -57,6 +57,7 @@ class VirtualCluster:
         env: variables for all hosts, and thus for all that runs on them.
         system_config: Ray's `_system_config`; by default Ray's own settings.
         object_store_mb: size of each host's object store, in MiB (Ray wants at least 75).
+        metrics: whether hosts export Ray's metrics, which needs `ray[default]`. It makes every host slower to start.
         start_timeout_s: how long a host may take to register, in seconds.
 
     Raises:
@@ -71,11 +72,13 @@ class VirtualCluster:
         env: Mapping[str, str] | None = None,
         system_config: Mapping[str, Any] | None = None,
         object_store_mb: int = 100,
+        metrics: bool = False,
         start_timeout_s: float = 60.0,
     ) -> None:
         self._num_cpus = num_cpus
         self._env = dict(env or {})
         self._object_store_mb = object_store_mb
+        self._metrics = metrics
         self._start_timeout_s = start_timeout_s
         self._id = uuid4().hex[:12]
         self._directory = short_directory()
@@ -306,6 +309,7 @@ class VirtualCluster:
                 slice_name=slice_name,
                 worker_id=worker_id,
                 head=head,
+                metrics=self._metrics,
             )
         )
         self._hosts.append(host)

@@ -56,7 +56,7 @@ class VirtualHost:
         finally:
             os.close(report_write)
         self._report_fd = report_read
-        spec = {"params": dict(plan.params), "head": plan.head}
+        spec = {"params": dict(plan.params), "head": plan.head, "metrics": plan.metrics}
         # A process that died at once is told by its missing report, with its log.
         with contextlib.suppress(BrokenPipeError):
             self._tell(json.dumps(spec))

@@ -73,6 +73,7 @@ def _report(fd: int, report: dict[str, Any]) -> None:
 
 
 def _start(spec: dict[str, Any]) -> Any:
+    from ray._private import utils
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
@@ -80,6 +81,12 @@ def _start(spec: dict[str, Any]) -> Any:
         def start_api_server(self, **_: Any) -> None:
             """Leave the dashboard out: `include_dashboard=False` still starts its process."""
             self._webui_url = ""
+
+    missing = utils.get_dashboard_dependency_error()
+    if spec["metrics"] and missing is not None:
+        raise missing
+    # Not what happens to be installed decides: the whole agent makes a host slower to start, and larger.
+    utils.get_dashboard_dependency_error = lambda: None if spec["metrics"] else ImportError("not wanted")
 
     return HostNode(RayParams(**spec["params"]), head=spec["head"])
 

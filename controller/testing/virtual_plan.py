@@ -47,6 +47,8 @@ class HostPlan:
     slice_name: str | None = None
     worker_id: int | None = None
     head: bool = False
+    #: Whether Ray's agent exports metrics.
+    metrics: bool = False
 
 
 def head_params(cpus: int, *, directory: Path, system_config: Mapping[str, Any] | None) -> dict[str, Any]:
