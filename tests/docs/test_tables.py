@@ -5,6 +5,10 @@ import runpy
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from sliceform.controller.log import _EVENTS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -22,12 +26,14 @@ def rows(text: str, heading: str) -> set[str]:
     return set(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE))
 
 
-def test_the_table_of_settings_is_current() -> None:
+@pytest.mark.parametrize("name", ["configuration.md", "metrics.md"])
+def test_generated_tables_are_current(name: str) -> None:
     """If this fails, run tests/docs/generate_docs.py."""
     generator = runpy.run_path(str(Path(__file__).with_name("generate_docs.py")))
-    text = page("configuration.md")
-    assert generator["table"]() in text
-    assert generator["render"](text) == text
+    assert set(generator["TABLES"]) == {"configuration.md", "metrics.md"}
+    text = page(name)
+    assert generator["TABLES"][name][1]() in text
+    assert generator["render"](name, text) == text
 
 
 def test_every_code_of_why_is_told() -> None:
@@ -36,10 +42,12 @@ def test_every_code_of_why_is_told() -> None:
 
 
 def test_log_events_that_are_told_exist() -> None:
-    told = rows(page("embedding.md"), "Logging")
-    assert told
-    logged = set(re.findall(r'log\.\w+\(\s*"(\w+)"', source()))
-    assert told <= logged
+    told = rows(page("logging.md"), "The events of the history")
+    assert told == {*_EVENTS.values(), "attempt_started", "attempt_ended", "changes_missed"}
+    others = rows(page("logging.md"), "Other events")
+    assert others
+    logged = set(re.findall(r'log(?:\.\w+)?\(\s*"(\w+)"', source()))
+    assert others | {"attempt_started", "attempt_ended", "changes_missed"} <= logged
 
 
 def test_every_dependency_has_its_reason() -> None:
