@@ -132,12 +132,15 @@ class Reconciler:
         limits = fleet.limits(silence_held=self._silence_held(lives.values(), lives.values()))
         picture = copy.copy(fleet.picture)
         picture.lives = lives
+        picture.unreplaced = list(picture.unreplaced)
         facts: list[Step] = []
         for life in lives.values():
             steps = sync(life, picture.now, limits)
             facts += steps
             for step in steps:
                 _assume(fleet, life, step)
+                if step.rank is None and step.trigger in {SliceTrigger.PREEMPT, SliceTrigger.EXPIRE}:
+                    picture.unreplaced.append(step.life)
         if pauses_growth(picture):
             picture.growth = copy.copy(picture.growth)
             picture.growth.pause(picture.now)

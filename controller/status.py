@@ -67,6 +67,8 @@ class RunStatus(NamedTuple):
     state: str
     #: What it waits for, or how it ended, in a sentence.
     detail: str
+    #: When it was submitted, epoch seconds.
+    submitted_epoch_s: float
     attempts: tuple[AttemptStatus, ...]
     preemptions: int
     failures: int
@@ -184,4 +186,4 @@ def run_status(run: RunRecord, outlook: str) -> RunStatus:
     else:
         state, detail = "waiting", outlook
     attempts = tuple(attempt_status(attempt) for attempt in run.attempts)
-    return RunStatus(run.id, state, detail, attempts, run.preemptions, run.failures)
+    return RunStatus(run.id, state, detail, run.submitted_epoch_s, attempts, run.preemptions, run.failures)

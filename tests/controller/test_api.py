@@ -148,7 +148,8 @@ class TestPlan:
         assert {str(step).split()[0] for step in steps} == {"preempt", "drain", "create"}
         assert world.row("slice-1").state == "ready"
         world.step(0.0)
-        assert [c.key for c in world.fleet.history.since(seq)] == [step.key for step in steps]
+        done = [(c.key, c.trigger, c.reason, c.cause) for c in world.fleet.history.since(seq)]
+        assert done == [(s.key, s.trigger, s.reason, s.cause) for s in steps]
 
 
 class TestClose:
