@@ -34,6 +34,11 @@ def starts(picture: Picture, live: Sequence[Life]) -> tuple[list[StartAttempt], 
         if picture.now < run.not_before:
             due = min(due, run.not_before)
             continue
+        if run.options.pinned is not None:
+            if set(run.options.pinned) <= set(free):
+                free = [life for life in free if life not in run.options.pinned]
+                begun.append(StartAttempt(run.id, run.options.pinned))
+            continue
         size, when = choose_size(picture, run, len(free))
         if not size:
             return begun, min(due, when)

@@ -52,6 +52,8 @@ class RunOptions:
     #: the run.
     retry_on: frozenset[int | str] = frozenset()
     never_retry_on: frozenset[int | str] = frozenset()
+    #: Ids of the very slices it is for; it waits for these alone, and nobody waits behind it. None = any.
+    pinned: tuple[str, ...] | None = None
 
 
 @dataclass(slots=True)

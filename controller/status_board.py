@@ -94,7 +94,10 @@ class StatusBoard:
             return ""
         if picture.now < run.not_before:
             return f"backs off for {run.not_before - picture.now:.1f} s before attempt {len(run.attempts) + 1}"
-        ahead = [other.id for other in picture.runs[: picture.runs.index(run)] if other.waiting]
+        if run.options.pinned is not None:
+            return f"waits until {' and '.join(run.options.pinned)} can take it"
+        before = picture.runs[: picture.runs.index(run)]
+        ahead = [other.id for other in before if other.waiting and other.options.pinned is None]
         if ahead:
             return f"waits behind {', '.join(ahead)}"
         sizes = run.options.sizes or picture.desired.sizes
