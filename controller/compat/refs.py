@@ -11,9 +11,12 @@ from typing import Any
 
 import ray
 import structlog
+from ray.exceptions import ActorHandleNotFoundError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sliceform.controller.compat import mailbox
+from sliceform.controller.errors import ClusterError
+from sliceform.controller.ray_backend.connect import current_job
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +43,7 @@ class Refs:
     def __init__(self, on_cancel: Callable[[int], None]) -> None:
         self._on_cancel = on_cancel
         self._numbers = itertools.count(1)
+        self._job = current_job()
         ray.cloudpickle.register_pickle_by_value(mailbox)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         kind = ray.remote(num_cpus=0, max_restarts=0, max_concurrency=_OPEN, scheduling_strategy=here)(mailbox.Mailbox)
@@ -57,7 +61,7 @@ class Refs:
 
     def keep(self, promise: Promise, data: bytes) -> None:
         """Let the promise's reference become the value that was pickled."""
-        self._mailbox.put.remote(promise.number, data, None)
+        self._while_connected(lambda: self._mailbox.put.remote(promise.number, data, None))
 
     def fail(self, promise: Promise, error: Exception) -> None:
         """Let the promise's reference raise this."""
@@ -65,7 +69,7 @@ class Refs:
 
     def fail_as(self, promise: Promise, error: bytes, text: str) -> None:
         """Let the promise's reference raise the exception that was pickled; `text` is shown with it."""
-        self._mailbox.put.remote(promise.number, error, text)
+        self._while_connected(lambda: self._mailbox.put.remote(promise.number, error, text))
 
     def hand(self, refs: Sequence[Any]) -> Any:
         """Return a reference to a list of references."""
@@ -82,10 +86,18 @@ class Refs:
 
     def close(self) -> None:
         """End the actor: promises that were not kept fail with `ActorDiedError`."""
-        ray.kill(self._mailbox)
+        self._while_connected(lambda: ray.kill(self._mailbox))
+
+    def _while_connected(self, call: Callable[[], Any]) -> None:
+        """Ask something of the actor, which went with the connection if that was closed, as all references did."""
+        try:
+            if current_job() == self._job:
+                call()
+        except (ClusterError, ActorHandleNotFoundError) as error:
+            log.info("references_gone", cause=repr(error))
 
     def _listen(self) -> None:
-        self._mailbox.dropped.remote().future().add_done_callback(self._heard)
+        self._while_connected(lambda: self._mailbox.dropped.remote().future().add_done_callback(self._heard))
 
     def _heard(self, answer: Future[list[int]]) -> None:
         error = answer.exception()
