@@ -11,11 +11,19 @@ import pytest
 import ray
 from ray.exceptions import ActorDiedError, TaskCancelledError
 
-from sliceform.controller import ConfigurationError, FleetClosedError, Settings, TpuSlice
+from sliceform.controller import ClusterError, ConfigurationError, FleetClosedError, Settings, TpuSlice
 from sliceform.controller.api import Submitter
 from sliceform.controller.attempts import RunOptions
 from sliceform.controller.clock import SystemClock
-from sliceform.controller.compat import InsufficientSlicesError, SliceInfo, SlicePoolManager, desk, manager, slice_work
+from sliceform.controller.compat import (
+    InsufficientSlicesError,
+    SliceInfo,
+    SlicePoolManager,
+    desk,
+    manager,
+    refs,
+    slice_work,
+)
 from sliceform.controller.compat.calls import join, make_call
 from sliceform.controller.compat.refs import Promise
 from sliceform.controller.on_host.own_call import run_own_call
@@ -477,6 +485,23 @@ class TestMake:
         assert function is run_own_call
         assert own == {0: ({"RANK": "0"}, 0), 1: ({"RANK": "1"}, 0)}
         assert len(works) == 1
+
+
+class TestRefs:
+    @pytest.mark.parametrize("job", ["02000000", None])
+    def test_leave_ray_alone_once_the_connection_is_gone(
+        self, monkeypatch: pytest.MonkeyPatch, job: str | None
+    ) -> None:
+        def current() -> str:
+            if job is None:
+                raise ClusterError("the connection to Ray is closed")
+            return job
+
+        monkeypatch.setattr(refs, "current_job", current)
+        left = object.__new__(refs.Refs)
+        left._job = "01000000"  # no actor: asking it anything would raise AttributeError
+        left.close()
+        left.fail(Promise(1, None), ValueError("boo"))
 
 
 class TestPinned:
