@@ -108,10 +108,14 @@ class Desk:
         """Start what is due and answer what is known."""
         rows = {row.id: row for row in self.fleet.status().slices}
         with self._lock:
-            for slice_id, work in list(self._works.items()):
+            works = list(self._works.values())
+            for slice_id, work in self._works.items():
                 work.look(rows.get(slice_id), time.monotonic())
-                if not work.busy:
-                    del self._works[slice_id]
+            broken = {world for work in works for world in work.broken}
+            for work in works:
+                work.leave(broken)
+                work.broken.clear()
+            self._works = {slice_id: work for slice_id, work in self._works.items() if work.busy}
             if not self._works:
                 self._asked.clear()
 

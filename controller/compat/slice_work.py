@@ -23,6 +23,8 @@ from sliceform.controller.observed import Outcome, OutcomeKind
 from sliceform.controller.run import Run
 from sliceform.controller.status import SliceStatus
 
+#: What joins slices into one execution: calls that name the same one cannot do without each other.
+_WORLD = "MEGASCALE_COORDINATOR_ADDRESS"
 #: How long calls to some of the hosts wait for those to the others, seconds.
 GATHER_S = 0.5
 
@@ -44,6 +46,11 @@ class _Batch:
     open: dict[int, Promise] = field(default_factory=dict)
     run: Run | None = None
 
+    @property
+    def worlds(self) -> set[str]:
+        """The executions over several slices that it is part of."""
+        return {call.env[_WORLD] for call in self.calls.values() if _WORLD in call.env}
+
 
 class SliceWork:
     """What callers asked of one slice; used under the pool's lock."""
@@ -58,6 +65,8 @@ class SliceWork:
         #: Kept when these batches are over, and when the slice has been let go.
         self._idle: list[tuple[list[_Batch], Promise]] = []
         self._released: list[Promise] = []
+        #: Executions over several slices that lost their part on this one; the pool tells the others.
+        self.broken: set[str] = set()
 
     @property
     def busy(self) -> bool:
@@ -125,7 +134,7 @@ class SliceWork:
         """Start what is due, and answer what is known; `row` is the slice as it stands, None if it is no more."""
         serving = row is not None and row.state in SERVING
         for batch in list(self._batches):
-            if batch.run is None and serving and now >= batch.due:
+            if batch.run is None and batch.open and serving and now >= batch.due:
                 self._start(batch)
             if batch not in self._batches:
                 continue
@@ -143,6 +152,16 @@ class SliceWork:
             for promise in self._released:
                 self._refs.keep(promise, pickle.dumps(None))
             self._released.clear()
+
+    def leave(self, worlds: set[str]) -> None:
+        """End the parts of executions that lost a part elsewhere: they would wait for it."""
+        for batch in self._batches:
+            if batch.open and batch.worlds & worlds:
+                for promise in batch.open.values():
+                    self._refs.fail(promise, lost(f"another slice of the execution on {self._slice_id} was preempted"))
+                batch.open.clear()
+                if batch.run is not None:
+                    batch.run.cancel()
 
     def abandon(self, why: str) -> None:
         """Fail all that is not answered yet: the pool is given up."""
@@ -177,6 +196,8 @@ class SliceWork:
             outcome = outcomes.get((0, rank))
             if outcome is not None and outcome.kind is OutcomeKind.RETURNED:
                 self._return(batch.open.pop(rank), outcome)
+        if batch.run.record.ended is Ended.PREEMPTED:
+            self.broken |= batch.worlds
         if over and batch.open:
             error, text = _reason(self._slice_id, batch.run)
             for promise in batch.open.values():
@@ -196,6 +217,7 @@ class SliceWork:
         """Fail calls to a slice that was lost before they started: it never comes back."""
         if batch.run is not None:
             batch.run.cancel(grace_s=0.0)
+        self.broken |= batch.worlds
         error = gone(self._slice_id, row)
         for promise in batch.open.values():
             self._refs.fail(promise, error)

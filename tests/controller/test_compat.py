@@ -373,6 +373,25 @@ class TestCalls:
             with pytest.raises(ActorDiedError, match="slice-1 was preempted"):
                 get(ref)
 
+    def test_over_several_slices_fail_together_when_one_is_lost(self, world: Any) -> None:
+        here = world(3, work_s=600.0)
+        here.pool.scale_multislice(3)
+        joined = {"MEGASCALE_COORDINATOR_ADDRESS": "10.0.0.1:8081"}
+        actors = here.pool.get_all_actors_in_pool()
+        first, second, alone = [
+            get(actor.run_remote_fn.remote(int, env=env))
+            for actor, env in zip(actors, [joined, joined, {}], strict=True)
+        ]
+        here.busy()
+        here.kill(1)
+        for ref in second:
+            with pytest.raises(ActorDiedError, match="slice-2 was preempted"):
+                get(ref)
+        for ref in first:
+            with pytest.raises(ActorDiedError, match="another slice of the execution on slice-1 was preempted"):
+                get(ref)
+        assert not any(ref.done() for ref in alone)
+
     def test_that_wait_for_a_slice_which_is_lost_fail_too(self, world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(slice_work, "GATHER_S", 600.0)
         here = world(1)

@@ -48,8 +48,8 @@ def pool(slices: VirtualCluster) -> Iterator[SlicePoolManager]:
 # In the shape of the old executor: nothing below knows of sliceform.
 
 
-def execute(fn: Any, sizes: int | Sequence[int], **kwargs: Any) -> list[list[Any]]:
-    """One attempt on as many slices as there are; values by slice and host."""
+def execute(fn: Any, sizes: int | Sequence[int], **kwargs: Any) -> list[Any]:
+    """One attempt on as many slices as there are; values by slice and host, in one list."""
     manager = SlicePoolManager(tpu_type=POD)
     try:
         manager.scale_multislice(sizes)
@@ -69,20 +69,18 @@ def execute(fn: Any, sizes: int | Sequence[int], **kwargs: Any) -> list[list[Any
                     "TPU_SLICE_NAME": infos[index].slice_name,
                 }
             hosts = ray.get(member.actor.get_all_actors_in_pool.remote())
-            begun.append(
-                [
-                    host.run_remote_fn.remote(
-                        fn, f_args=(), f_kwargs=kwargs, runtime_env={}, env={**env, "EXECUTOR_CALL_INDEX": str(rank)}
-                    )
-                    for rank, host in enumerate(hosts)
-                ]
-            )
-        return [ray.get(ray.get(outer)) for outer in begun]
+            begun += [
+                host.run_remote_fn.remote(
+                    fn, f_args=(), f_kwargs=kwargs, runtime_env={}, env={**env, "EXECUTOR_CALL_INDEX": str(rank)}
+                )
+                for rank, host in enumerate(hosts)
+            ]
+        return ray.get(ray.get(begun))
     finally:
         manager.drain_actor_pool()
 
 
-def execute_resumable(fn: Any, sizes: Sequence[int], **kwargs: Any) -> tuple[int, list[list[Any]]]:
+def execute_resumable(fn: Any, sizes: Sequence[int], **kwargs: Any) -> tuple[int, list[Any]]:
     """Try again after each preemption; return how often that was, and the values."""
     preemptions = 0
     while preemptions < 3:
@@ -98,7 +96,7 @@ def train(path: str, size: int) -> dict[str, str | None]:
     """Hangs on every host the first time, as work does that has lost one of its own."""
     me = f"{os.environ['EXECUTOR_CALL_INDEX']}-{os.environ['MEGASCALE_SLICE_ID']}"
     if not Path(f"{path}-again").exists():
-        Path(f"{path}-{me}").write_text("up")
+        Path(f"{path}-{me}").write_text(os.environ["TPU_SLICE_NAME"])
         time.sleep(600)
     names = ("EXECUTOR_CALL_INDEX", "MEGASCALE_SLICE_ID", "MEGASCALE_NUM_SLICES", "TPU_SLICE_NAME", "TPU_NAME")
     seen = {name: os.environ.get(name) for name in (*names, "TPU_HOST_ID", "TPU_WORKER_ID", "JAX_PROCESS_ID")}
@@ -110,22 +108,18 @@ def test_a_resumable_execution_survives_the_loss_of_a_slice(slices: VirtualClust
     up = [tmp_path / f"up-{host}-{index}" for host in range(2) for index in range(2)]
 
     def kill() -> None:
-        while not all(file.exists() for file in up):
+        while not all(file.exists() and file.read_text() for file in up):
             time.sleep(0.02)
-        groups = ray.util.placement_group_table().values()
-        busy = {
-            node for group in groups if group["state"] == "CREATED" for node in group["bundles_to_node_id"].values()
-        }
         (tmp_path / "up-again").write_text("")
-        for host in next(row for row in slices.slices if row.hosts[1].node_id in busy).hosts:
+        second = (tmp_path / "up-0-1").read_text()
+        for host in next(row for row in slices.slices if row.name == second).hosts:
             slices.kill_host(host)
 
     killer = threading.Thread(target=kill, daemon=True)
     killer.start()
-    preemptions, values = execute_resumable(train, [1, 2], path=str(tmp_path / "up"), size=7)
-    killer.join()
+    preemptions, flat = execute_resumable(train, [1, 2], path=str(tmp_path / "up"), size=7)
+    killer.join(30.0)
     assert preemptions == 1
-    flat = [value for row in values for value in row]
     assert [(value["MEGASCALE_SLICE_ID"], value["TPU_HOST_ID"]) for value in flat] == [
         ("0", "0"),
         ("0", "1"),
