@@ -99,6 +99,8 @@ def _may_grow(picture: Picture, run: RunRecord) -> bool:
     attempt = run.active
     if attempt is None or run.cancel_grace_s is not None or attempt.departures or attempt.outcomes:
         return False
+    if run.options.pinned is not None:
+        return False
     return _sizes(picture, run)[-1] > len(attempt.spec.members)
 
 

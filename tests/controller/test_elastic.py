@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sliceform.controller import ConfigurationError, RunFailed, RunPreempted, Stopped, host_context
+from sliceform.controller.attempts import RunOptions
 from sliceform.controller.run import Run
 from sliceform.states.reasons import Reason
 
@@ -87,6 +88,12 @@ class TestGrowth:
             world.sim.add_slice(place)
         world.over(run)
         assert len(run.attempts) == 1
+
+    def test_leaves_a_run_that_is_for_certain_slices_alone(self, sim_fleet: Make) -> None:
+        world = sim_fleet([1, 2], 2, work_s=40.0, settings=PATIENT).ready(2)
+        run = world.fleet._submit(RunOptions(pinned=("slice-2",)), int, (), {})
+        world.over(run)
+        assert [attempt.slices for attempt in run.attempts] == [("slice-2",)]
 
     def test_lets_a_run_that_waits_go_first(self, sim_fleet: Make) -> None:
         world, run, _ = self.small(sim_fleet)
