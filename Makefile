@@ -20,9 +20,9 @@ help:
 demo: $(STAMP)
 	@$(RUN) $(BIN)/sliceform demo
 
-# The tests go last: the closing line is their summary.
+# The tests go last: the closing line is their summary. Those that start Ray run one after the other, the rest beside them.
 test: lint
-	@$(RUN) $(BIN)/pytest -m 'not bench' --cov --cov-report=term tests
+	@$(RUN) $(BIN)/pytest -n 2 --dist loadgroup -m 'not bench' --cov --cov-report=term tests
 
 lint: $(STAMP)
 	@$(BIN)/ruff check
