@@ -62,6 +62,7 @@ class SliceController:
         spares: int = 0,
         name: str | None = None,
         settings: Settings | None = None,
+        notice_source: Callable[[], bool | float | None] | None = None,
         backend: Backend | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -74,6 +75,10 @@ class SliceController:
             spares: slices to keep ready beyond the size.
             name: guards against a second controller with the same name on one cluster; without it there is no guard.
             settings: times and limits; by default from the environment.
+            notice_source: called on every host every `settings.notice_every_s` seconds, on a thread, as one more source
+                of preemption notices: None or False is no notice, True one without a deadline, a number its deadline in
+                epoch seconds. What it raises is logged there and changes nothing. It is pickled by `start`, which
+                raises `UnpicklableFunctionError` if that cannot be done; simulated hosts do not call it.
             backend: where slices come from; by default the process's Ray connection, else `ray.init(address="auto")`.
             clock: the time; by default the machine's.
 
@@ -87,13 +92,16 @@ class SliceController:
             raise ConfigurationError(
                 f"name {name!r} must be 1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit"
             )
+        if notice_source is not None and not callable(notice_source):
+            raise ConfigurationError(f"notice_source must be a function without arguments, not {notice_source!r}")
         self.shape = shape
         self.settings = settings or Settings()
         self.history = History(self.settings.history_limit)
         self._clock = clock or SystemClock()
         self._backend = backend
         incarnation = uuid.uuid4().hex[:8]
-        self._identity = FleetIdentity(name, name or f"fleet-{incarnation}", incarnation, shape, self.settings)
+        label = name or f"fleet-{incarnation}"
+        self._identity = FleetIdentity(name, label, incarnation, shape, self.settings, notice_source)
         desired = Desired(parse_sizes(slices), spares)
         self._fleet = Fleet.begin(shape, desired, self.settings, self.history, seed=int(incarnation, 16))
         self._desired = desired

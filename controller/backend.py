@@ -6,7 +6,7 @@ the world does; the controller is built for that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -44,6 +44,8 @@ class FleetIdentity:
     incarnation: str
     shape: SliceShape
     settings: Settings
+    #: Called on every host every `notice_every_s`: None or False = no notice, True, or a deadline in epoch seconds.
+    notice_source: Callable[[], bool | float | None] | None = None
 
 
 class Finding(NamedTuple):

@@ -48,6 +48,12 @@ class Settings(BaseSettings):
     placed_s: _Positive = 1_800.0
     """How long a placed slice may take until every agent has answered."""
 
+    metadata_notices: bool = True
+    """Whether hosts ask the GCE metadata server, where there is one, for notices of preemption and maintenance."""
+
+    notice_every_s: _Positive = 5.0
+    """How often every host calls the fleet's `notice_source`, if it has one."""
+
     drain_grace_s: _NotNegative = 30.0
     """How long work may go on after a drain, or after a notice that names no deadline."""
 
@@ -102,6 +108,12 @@ class Settings(BaseSettings):
     metrics: bool = True
     """Whether the fleet is measured through `ray.util.metrics`, where it runs on Ray."""
 
+    clean_devices: bool = False
+    """Whether processes that earlier runs left holding TPU devices are ended before a run; other holders are logged."""
+
+    kill_device_holders: bool = False
+    """Whether `clean_devices` also ends holders that no run of ours left."""
+
     @property
     def effective_silence_s(self) -> float:
         """The silence after which a host counts as lost: never less than three beats."""
@@ -121,4 +133,6 @@ class Settings(BaseSettings):
                 f"({self.effective_silence_s}), or a silent host is found late"
             )
             raise ValueError(message)
+        if self.kill_device_holders and not self.clean_devices:
+            raise ValueError("kill_device_holders does nothing without clean_devices: set both, or neither")
         return self

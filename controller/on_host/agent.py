@@ -13,6 +13,7 @@ import contextlib
 import os
 import socket
 import time
+from functools import partial
 from typing import Any
 
 import ray
@@ -25,17 +26,32 @@ _LOOK_MAX_S = 0.2
 #: Ports are looked for where the kernel takes none for outgoing connections, and Ray none for its workers.
 _PORTS = range(20_000, 32_000)
 _PORT_TRIES = 100
+#: How long a call for notices is held open though nothing changes, seconds.
+_HELD_S = 120.0
 
 
 class Agent:
     """Answers for one host of one life."""
 
-    def __init__(self, life: str, rank: int, incarnation: str) -> None:
-        """Take whose host this is."""
+    def __init__(
+        self,
+        life: str,
+        rank: int,
+        incarnation: str,
+        *,
+        watch: dict[str, Any] | None = None,
+        clean: dict[str, Any] | None = None,
+        term: Any = None,
+    ) -> None:
+        """Take whose host this is, keyword arguments for `notices.Watch` and `devices.clean`, and what sees SIGTERM."""
         self._host = f"{life}/{rank}"
         self._incarnation = incarnation
         self._parent = os.getppid()
         self._raylet = processes.ancestor(b"raylet")
+        self._watch = watch or {"metadata": False}
+        self._clean = clean or {}
+        self._term = term
+        self._standing: Any = None
         #: Open for the life of this process; see `channel`.
         self._registered: int | None = None
 
@@ -64,8 +80,27 @@ class Agent:
             return False
         return self._raylet is None or processes.healthy(self._raylet)
 
+    async def notices(self, known: dict[str, float | None]) -> dict[str, float | None]:
+        """Return the notices that stand, by source, as soon as they are not those known, or after two minutes.
+
+        The first call begins to watch. Deadlines are in epoch seconds; None where none is known.
+        """
+        if self._standing is None:
+            from sliceform.controller.on_host.notices import SIGTERM, Watch
+            from sliceform.controller.on_host.standing import Standing
+
+            self._standing = Standing()
+            # Its threads end with this process.
+            Watch(self._standing, **self._watch)
+            if self._term is not None:
+                self._term.heed = partial(self._standing.put, SIGTERM, None)
+        found: dict[str, float | None] = await self._standing.other_than(known, _HELD_S)
+        return found
+
     async def prepare(self, attempt: str, *, want_ports: bool) -> dict[str, Any]:
         """End what earlier attempts of ours left on this host, and say where the attempt's hosts can meet.
+
+        What keeps its accelerators from the attempt is dealt with as the settings say; see `devices`.
 
         Returns:
             `address` of this host, and `ports`: two that are free at this moment if asked for, else none.
@@ -74,7 +109,7 @@ class Agent:
             TimeoutError: processes of an earlier attempt of this life cannot be ended.
 
         """
-        from sliceform.controller.on_host import channel, cleanup
+        from sliceform.controller.on_host import channel, cleanup, devices
 
         own = channel.Channel(self._incarnation, self._host, attempt).folder
         if self._registered is None:
@@ -83,6 +118,7 @@ class Agent:
             if folder != own:
                 await cleanup.finish(channel.Channel.at(folder))
         await cleanup.sweep(own.parent)
+        await devices.clean(**self._clean)
         return {"address": ray.util.get_node_ip_address(), "ports": _free_ports(2) if want_ports else []}
 
     async def wait_started(self, attempt: str) -> int:

@@ -15,7 +15,7 @@ PACKAGE = "sliceform.controller.on_host"
 #: What `from sliceform.controller import ...` offers on a host without sliceform.
 OFFERED = ("HostContext", "Stopped", "host_context", "initialize_jax")
 #: What travels by value, inside what the driver hands to Ray.
-_BY_VALUE = ("__init__.py", "bootstrap.py", "remote.py")
+_BY_VALUE = ("__init__.py", "bootstrap.py", "remote.py", "sigterm.py")
 
 
 def sources() -> dict[str, str]:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from sliceform.controller.on_host import bootstrap
+from sliceform.controller.on_host import bootstrap, sigterm
 
 
 class AgentActor:
     """The actor on every host; `agent.Agent` does the work."""
+
+    #: Made anew where Ray loads this class.
+    _term = sigterm.Term()
 
     def __init__(self, sources: dict[str, str], config: dict[str, Any]) -> None:
         """Put the shipped modules in place and begin."""
         bootstrap.install(sources)
         from sliceform.controller.on_host.agent import Agent
 
-        self._agent = Agent(**config)
+        self._agent = Agent(**config, term=self._term)
 
     async def describe(self) -> dict[str, Any]:
         """Say where this is and what it has; see `Agent.describe`."""
@@ -24,6 +27,10 @@ class AgentActor:
     async def beat(self, interval_s: float) -> bool:
         """Answer after a while; see `Agent.beat`."""
         return await self._agent.beat(interval_s)
+
+    async def notices(self, known: dict[str, float | None]) -> dict[str, float | None]:
+        """Say when the notices that stand change; see `Agent.notices`."""
+        return await self._agent.notices(known)
 
     async def prepare(self, attempt: str, want_ports: bool) -> dict[str, Any]:  # noqa: FBT001 - travels by position
         """Make the host clean for an attempt; see `Agent.prepare`."""

@@ -29,6 +29,7 @@ from sliceform.controller.ray_backend.io_thread import IoThread
 from sliceform.controller.ray_backend.metrics import RayMeter
 from sliceform.controller.ray_backend.name_lock import NameLock
 from sliceform.controller.ray_backend.nodes import NodeReader
+from sliceform.controller.ray_backend.notices import pack_source
 from sliceform.controller.ray_backend.pack import pack
 from sliceform.controller.ray_backend.release import Releases, kill_agents
 from sliceform.controller.ray_backend.reservations import Reservations
@@ -67,6 +68,7 @@ class RayBackend:
             RayUnreachableError: there is no cluster.
             RayClientError: the process is connected through Ray Client.
             RayVersionError: Ray is too old.
+            UnpicklableFunctionError: the fleet's `notice_source` cannot be sent to hosts.
             FleetNameTakenError: another controller holds the name.
             BackendError: it was opened before.
 
@@ -74,12 +76,13 @@ class RayBackend:
         with self._lock:
             if self._parts is not None or self._closed:
                 raise BackendError("a RayBackend serves one fleet, once: make a new one")
+            source = pack_source(fleet.notice_source)
             job = connect(self._address)
             lock = None
             if fleet.name is not None:
                 lock = NameLock(fleet.name, f"{fleet.incarnation}/{uuid4().hex}")
                 lock.take()
-            self._parts = _Parts(fleet, sink, job, lock)
+            self._parts = _Parts(fleet, sink, job, lock, source)
             self._parts.start()
 
     def submit(self, request: Request) -> None:
@@ -132,7 +135,7 @@ class RayBackend:
 class _Parts:
     """An open backend."""
 
-    def __init__(self, fleet: FleetIdentity, sink: Sink, job: str, lock: NameLock | None) -> None:
+    def __init__(self, fleet: FleetIdentity, sink: Sink, job: str, lock: NameLock | None, source: bytes | None) -> None:
         self._lock = lock
         self._holdings: dict[str, Holding] = {}
         io = IoThread("sliceform-io", fleet.settings.io_queue_limit)
@@ -140,7 +143,7 @@ class _Parts:
         self._nodes = NodeReader(io, fleet.settings.nodes_every_s, self.session.check, self.session.post)
         shipped = ship()
         self._reservations = Reservations(self.session, self._nodes)
-        self._agents = Agents(self.session, self._nodes, self._reservations, shipped)
+        self._agents = Agents(self.session, self._nodes, self._reservations, shipped, source)
         self._attempts = Attempts(self.session, self._holdings, self._agents, shipped)
         self._releases = Releases(self.session, self._attempts)
 

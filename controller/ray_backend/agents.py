@@ -11,12 +11,14 @@ from typing import Any
 import structlog
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from sliceform.controller.backend import FleetIdentity
 from sliceform.controller.observed import AgentFailed, AgentUp, EffectFailed, HostLost
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.beats import Beats
 from sliceform.controller.ray_backend.failures import Unreached, blame, node_gone
 from sliceform.controller.ray_backend.holding import Agent, Holding
 from sliceform.controller.ray_backend.nodes import NodeReader
+from sliceform.controller.ray_backend.notices import Notices
 from sliceform.controller.ray_backend.reservations import Reservations
 from sliceform.controller.ray_backend.session import Answer, Session
 from sliceform.controller.ray_backend.shipped import Shipped
@@ -34,12 +36,21 @@ _AGAIN_MAX_S = 1.0
 class Agents:
     """Starts agents, and answers for what becomes of them."""
 
-    def __init__(self, session: Session, nodes: NodeReader, reservations: Reservations, shipped: Shipped) -> None:
-        """Take what it works with; `start` begins."""
+    def __init__(
+        self,
+        session: Session,
+        nodes: NodeReader,
+        reservations: Reservations,
+        shipped: Shipped,
+        notice_source: bytes | None,
+    ) -> None:
+        """Take what it works with, and the user's function that hosts ask for notices, pickled; `start` begins."""
         self._session = session
         self._nodes = nodes
         self._reservations = reservations
         self._shipped = shipped
+        self._config = _config(session.fleet, notice_source)
+        self._notices = Notices(session, self._notices_failed)
         self._beats = Beats(session.sink, session.fleet.settings.beat_s, self._beat_failed)
         self._suspicion = Suspicion()
         self._holdings: dict[str, Holding] = {}
@@ -107,7 +118,7 @@ class Agents:
         strategy = PlacementGroupSchedulingStrategy(
             placement_group=holding.hosts, placement_group_bundle_index=rank, placement_group_capture_child_tasks=False
         )
-        config = {"life": holding.life, "rank": rank, "incarnation": self._session.fleet.incarnation}
+        config = {"life": holding.life, "rank": rank, **self._config}
         return Agent(holding.life, rank, self._shipped.agent.options(scheduling_strategy=strategy).remote(config))
 
     def _describe(self, agent: Agent) -> None:
@@ -130,6 +141,9 @@ class Agents:
         self._session.post(agent.up)
         if first:
             self._beats.open(agent)
+            self._notices.open(agent)
+        else:
+            self._notices.tell_again(agent)
 
     def _devices(self, node_id: str) -> int:
         """Return how many accelerators of the shape's kind a node has in all."""
@@ -139,6 +153,9 @@ class Agents:
         self._nodes.row(node_id)
         facts = self._nodes.facts.get(node_id)
         return int(facts.resources.get(name, 0)) if facts is not None else 0
+
+    def _notices_failed(self, agent: Agent, error: BaseException) -> None:
+        self._take_failure(agent, error, self._notices.open)
 
     def _beat_failed(self, agent: Agent, error: BaseException) -> None:
         """Take a beat that failed to the I/O thread; called on the thread of the beats."""
@@ -180,3 +197,21 @@ class Agents:
         if holding is None or holding.assembled is None:
             return None
         return holding.assembled.nodes[agent.rank]
+
+
+def _config(fleet: FleetIdentity, source: bytes | None) -> dict[str, Any]:
+    """Return what the agents of all hosts are given."""
+    settings = fleet.settings
+    return {
+        "incarnation": fleet.incarnation,
+        "watch": {
+            "metadata": settings.metadata_notices,
+            "source": source,
+            "every_s": settings.notice_every_s,
+        },
+        "clean": {
+            "tpu": fleet.shape.devices_per_host.name == "TPU",
+            "holders": settings.clean_devices,
+            "kill_others": settings.kill_device_holders,
+        },
+    }

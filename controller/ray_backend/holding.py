@@ -47,6 +47,8 @@ class Agent:
     closed: bool = False
     #: Calls in a row that could not reach it.
     unreached: int = 0
+    #: The notices that it told of and that stand, by source, with their deadlines.
+    notices: dict[str, float | None] = field(default_factory=dict)
 
     @property
     def serves(self) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import ray
 
-from sliceform.controller.on_host import bootstrap, remote
+from sliceform.controller.on_host import bootstrap, remote, sigterm
 
 #: Enough for the calls that are open to an agent at a time.
 _AGENT_CALLS = 64
@@ -25,7 +25,7 @@ class Shipped(NamedTuple):
 
 def ship() -> Shipped:
     """Make the handles for the present connection."""
-    for module in (bootstrap, remote):
+    for module in (bootstrap, remote, sigterm):
         ray.cloudpickle.register_pickle_by_value(module)
     sources = bootstrap.sources()
 

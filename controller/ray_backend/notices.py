@@ -1,0 +1,66 @@
+"""Hear of notices: one call is held open to every agent, answered when the notices that stand there change.
+
+The agent is told what is known here, so an answer that was lost is made up for by the next. On the I/O thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import ray
+
+from sliceform.controller.errors import UnpicklableFunctionError
+from sliceform.controller.observed import HostNoticed, NoticeWithdrawn
+from sliceform.controller.ray_backend.holding import Agent
+from sliceform.controller.ray_backend.session import Answer, Session
+
+
+class Notices:
+    """Opens calls, and reports what changed."""
+
+    def __init__(self, session: Session, failed: Callable[[Agent, BaseException], None]) -> None:
+        """Take where to report, and whom to tell of a call that failed."""
+        self._session = session
+        self._failed = failed
+
+    def open(self, agent: Agent) -> None:
+        """Open the call to an agent that has none; after a failure, open it again."""
+        if agent.serves:
+            self._session.when_done(agent.actor.notices.remote(agent.notices), partial(self._told, agent))
+
+    def tell_again(self, agent: Agent) -> None:
+        """Report once more what stands."""
+        for source, deadline in agent.notices.items():
+            self._session.post(HostNoticed(agent.life, agent.rank, source, deadline))
+
+    def _told(self, agent: Agent, answer: Answer) -> None:
+        if not agent.serves:
+            return
+        error = answer.exception()
+        if error is not None:
+            self._failed(agent, error)
+            return
+        before, agent.notices = agent.notices, answer.result()
+        for source, deadline in agent.notices.items():
+            if source not in before or before[source] != deadline:
+                self._session.post(HostNoticed(agent.life, agent.rank, source, deadline))
+        for source in before.keys() - agent.notices.keys():
+            self._session.post(NoticeWithdrawn(agent.life, agent.rank, source))
+        self.open(agent)
+
+
+def pack_source(source: Callable[[], bool | float | None] | None) -> bytes | None:
+    """Pickle the user's function, to be called on every host.
+
+    Raises:
+        UnpicklableFunctionError: it cannot be pickled.
+
+    """
+    if source is None:
+        return None
+    try:
+        packed: bytes = ray.cloudpickle.dumps(source)
+    except Exception as error:
+        raise UnpicklableFunctionError("notice_source", str(error) or repr(error)) from error
+    return packed
