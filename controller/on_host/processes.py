@@ -90,6 +90,23 @@ def members(mark: str, leader: int | None, born: int | None, run_file: Path) -> 
     return {pid: known[pid] for pid in found - spared}
 
 
+def others() -> dict[int, Stat]:
+    """Return the living processes of this host but this one and those that it descends from."""
+    known = {pid: row for pid in _ids() if (row := stat(pid)) is not None and row.state not in _DEAD}
+    spared = set(_line(os.getpid(), known))
+    return {pid: row for pid, row in known.items() if pid not in spared}
+
+
+def environment(pid: int) -> dict[str, str]:
+    """Return the variables that a process was started with; none where they are not ours to read."""
+    try:
+        entries = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
+    pairs = (entry.partition(b"=") for entry in entries)
+    return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
+
+
 def send(pid: int, born: int | None, number: signal.Signals) -> None:
     """Send a signal to the process that was born then; do nothing if it is gone, log if it may not be reached."""
     try:
