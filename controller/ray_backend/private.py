@@ -15,6 +15,9 @@ log = structlog.get_logger(__name__)
 
 _warned: set[str] = set()
 
+#: `DRAIN_NODE_REASON_PREEMPTION` in Ray's autoscaler.proto.
+_PREEMPTION = 2
+
 
 class RemoteParts(NamedTuple):
     """What a Ray remote function is made of."""
@@ -37,6 +40,21 @@ def draining_nodes() -> Mapping[str, float]:
         _unknown("draining_nodes", error)
         return {}
     return {node: (deadline_ms or 0) / 1000 for node, deadline_ms in draining.items()}
+
+
+def drain_node(address: str, node_id: str, deadline_epoch_s: float | None) -> str | None:
+    """Ask the cluster at `address` to drain a node, as for a preemption; return why it refuses, or None.
+
+    Ray kills nothing at the deadline; an idle node ends at once.
+    """
+    try:
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        deadline_ms = 0 if deadline_epoch_s is None else int(deadline_epoch_s * 1000)
+        accepted, why = GcsClient(address=address).drain_node(node_id, _PREEMPTION, "to be taken away", deadline_ms)
+    except (ImportError, AttributeError, TypeError) as error:
+        return f"Ray {describe_version()} does not take it: {error!r}"
+    return None if accepted else why or "refused"
 
 
 def available_resources() -> Mapping[str, Mapping[str, float]] | None:

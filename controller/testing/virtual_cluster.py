@@ -29,6 +29,8 @@ from sliceform.controller.testing.virtual_lifetime import (
     short_directory,
     start_warden,
 )
+from sliceform.controller.testing.virtual_metadata import MetadataServers
+from sliceform.controller.testing.virtual_notices import Via, give, take_back
 from sliceform.controller.testing.virtual_plan import (
     HostPlan,
     common_params,
@@ -87,8 +89,11 @@ class VirtualCluster:
         self._count = 0
         self._address = ""
         warden = start_warden(self._id, self._directory)
+        self._metadata = MetadataServers()
         # Close, interpreter exit and garbage collection all end in this one call.
-        self._finalizer = weakref.finalize(self, destroy, self._id, self._directory, self._hosts, warden, os.getpid())
+        self._finalizer = weakref.finalize(
+            self, destroy, self._id, self._directory, self._hosts, warden, metadata=self._metadata, owner=os.getpid()
+        )
         try:
             head = self._launch(
                 "head",
@@ -216,6 +221,32 @@ class VirtualCluster:
         """SIGCONT all processes of a host."""
         host.thaw()
 
+    def notice(
+        self, target: VirtualHost | VirtualSlice, *, via: Via = "preempted", deadline_s: float | None = None
+    ) -> None:
+        """Announce that a host, or every host of a slice, is to be taken away; `kill_host` would be the next step.
+
+        Args:
+            target: what is to be taken away.
+            via: how it is told. `preempted`: by the host's metadata server, as Spot VMs are, 30 seconds ahead;
+                `maintenance`: from there, too, with no known deadline; `drain`: by Ray, which ends idle nodes at once.
+            deadline_s: for `drain`: in how many seconds; None = no deadline.
+
+        Raises:
+            ValueError: there is no such way, or it takes no deadline.
+            VirtualClusterError: a host is not in this cluster, or Ray refuses to drain it.
+        """
+        give(self._targets(target), via, self._metadata, self._address, deadline_s)
+
+    def withdraw(self, target: VirtualHost | VirtualSlice, *, via: Via = "preempted") -> None:
+        """Take a notice back.
+
+        Raises:
+            ValueError: there is no such way, or it is `drain`, which Ray never takes back.
+            VirtualClusterError: a host is not in this cluster.
+        """
+        take_back(self._targets(target), via, self._metadata)
+
     def pids(self) -> set[int]:
         """All living processes of all hosts."""
         return processes.members(self.mark).union(*(host.pids() for host in self._hosts))
@@ -249,6 +280,13 @@ class VirtualCluster:
                 self._wait_for(started, self._start_timeout_s)
         self._slices.update({slice_.name: slice_ for slice_ in slices})
         return slices
+
+    def _targets(self, target: VirtualHost | VirtualSlice) -> tuple[VirtualHost, ...]:
+        hosts = target.hosts if isinstance(target, VirtualSlice) else (target,)
+        for host in hosts:
+            if host not in self._hosts:
+                raise VirtualClusterError(f"virtual host {host.name} is not in this cluster")
+        return hosts
 
     def _launch_slice(
         self,
@@ -304,7 +342,7 @@ class VirtualCluster:
                 name=name,
                 mark=f"{self._id}/{name}",
                 params={**common, **params},
-                env={**self._env, **(env or {})},
+                env={"GCE_METADATA_HOST": self._metadata.add(name), **self._env, **(env or {})},
                 log=self._directory / f"{name}.log",
                 slice_name=slice_name,
                 worker_id=worker_id,

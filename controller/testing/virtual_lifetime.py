@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sliceform.controller.testing import virtual_processes as processes
 from sliceform.controller.testing.virtual_host import VirtualHost
+from sliceform.controller.testing.virtual_metadata import MetadataServers
 
 #: Ray's socket paths have to fit into 103 bytes; what it and we append takes up to 60.
 _LONGEST_DIRECTORY = 43
@@ -55,6 +56,8 @@ def destroy(
     directory: Path,
     hosts: list[VirtualHost],
     warden: subprocess.Popen[bytes],
+    *,
+    metadata: MetadataServers,
     owner: int,
 ) -> None:
     """End all of a cluster, in the process that owns it; a forked child leaves it alone.
@@ -73,6 +76,7 @@ def destroy(
             host.end()
         hosts.clear()
     finally:
+        metadata.close()
         if warden.stdin is not None:
             warden.stdin.close()
         try:

@@ -1,4 +1,4 @@
-"""A node that Ray drains is a notice: the work is told, and a replacement comes before the capacity is gone."""
+"""A notice: the work is told on all hosts of the run, and a replacement comes before the capacity is gone."""
 
 import time
 from collections.abc import Callable
@@ -6,15 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray._raylet import GcsClient
 
 from sliceform.controller import SliceController, TpuSlice
 from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual_notices import Via
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
-
-#: As in Ray's autoscaler.proto.
-_PREEMPTION = 2
 
 
 def until(done: Callable[[], Any], what: Callable[[], Any], within_s: float = 60.0) -> None:
@@ -25,7 +22,7 @@ def until(done: Callable[[], Any], what: Callable[[], Any], within_s: float = 60
 
 
 def stop_when_told(path: str) -> str:
-    """Runs on every host: saves and raises when asked to stop, returns on the second attempt."""
+    """Runs on every host: saves and raises when asked to stop and allowed to, returns on the second attempt."""
     from sliceform.controller import host_context
 
     context = host_context()
@@ -34,30 +31,52 @@ def stop_when_told(path: str) -> str:
     Path(f"{path}-up-{context.rank}").touch()
     while not context.should_stop():
         time.sleep(0.02)
-    Path(f"{path}-saved-{context.rank}").write_text(str(context.deadline))
+    Path(f"{path}-told-{context.rank}").write_text(str(context.deadline))
+    while not Path(f"{path}-go").exists():
+        time.sleep(0.02)
     raise RuntimeError("saved, start me again")
 
 
 @pytest.mark.usefixtures("no_leaks")
-def test_a_drained_node_is_a_notice_to_all_hosts_of_the_run(cluster: VirtualCluster, tmp_path: Path) -> None:
-    cluster.add_slices(["v4-16"] * 3)
+@pytest.mark.parametrize(
+    ("via", "deadline_s", "source"), [("preempted", None, "gce-preempted"), ("drain", 30.0, "ray-drain")]
+)
+def test_a_notice_to_one_host_is_one_to_all_hosts_of_the_run(
+    cluster: VirtualCluster, tmp_path: Path, via: Via, deadline_s: float | None, source: str
+) -> None:
+    cluster.add_slices(["v4-16"] * (3 - len(cluster.slices)))
+    places = {slice_.name: slice_ for slice_ in cluster.slices}
     with SliceController(TpuSlice("v4-16"), 2) as fleet:
         fleet.wait_ready(2, timeout_s=60)
         run = fleet.submit(stop_when_told, str(tmp_path / "host"))
         until(lambda: len(list(tmp_path.glob("host-up-*"))) == 4, fleet.status)
         noticed = fleet.status().slices[0]
-        deadline_ms = int((time.time() + 30) * 1000)
-        accepted, why = GcsClient(address=cluster.address).drain_node(
-            noticed.hosts[1].node_id, _PREEMPTION, "to be taken away", deadline_ms
-        )
-        assert accepted, why
+        host = places[noticed.place].hosts[1]
+        began = time.time()
+        cluster.notice(host, via=via, deadline_s=deadline_s)
+        until(lambda: len(list(tmp_path.glob("host-told-*"))) == 4, fleet.status)
+        # The replacement is there while the work still saves.
+        until(lambda: fleet.status().ready == 1, fleet.status)
+        assert {row.id: str(row.state) for row in fleet.status().slices}[noticed.id] == "preempted"
+        if via != "drain":
+            cluster.withdraw(host)
+            until(lambda: "notice_withdrawn" in reasons(fleet, noticed.id), fleet.status)
+        (tmp_path / "host-go").touch()
         values = run.result(timeout_s=60).values
-        assert sorted(path.name[-1] for path in tmp_path.glob("host-saved-*")) == ["0", "1", "2", "3"]
-        assert float((tmp_path / "host-saved-0").read_text()) == pytest.approx(deadline_ms / 1000, abs=1.0)
+        for rank in range(4):
+            told = float((tmp_path / f"host-told-{rank}").read_text())
+            assert began + 29 <= told <= began + 35
         assert len(values) == 4
         assert all(value.startswith("after preempted") for value in values)
         assert (run.status().preemptions, run.status().failures) == (1, 0)
-        story = fleet.history.story(noticed.id)
-        preempt = next(change for change in story if change.trigger == "preempt" and change.kind == "slice")
+        story = [change for change in fleet.history.story(noticed.id) if change.kind == "slice"]
+        preempt = next(change for change in story if change.trigger == "preempt")
         assert preempt.reason == "preemption_notice"
+        assert f"host 1: notice from {source}, deadline at {told:.0f}" in preempt.detail
         assert next(change for change in story if change.trigger == "drain").reason == "work_gone"
+        replacement = next(change for change in fleet.history.story("slice-3") if change.trigger == "create")
+        assert replacement.at - preempt.at < 1.0
+
+
+def reasons(fleet: SliceController, slice_id: str) -> list[str]:
+    return [str(change.reason) for change in fleet.history.story(slice_id)]
