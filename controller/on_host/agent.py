@@ -91,9 +91,9 @@ class Agent:
 
             self._standing = Standing()
             # Its threads end with this process.
-            Watch(self._standing, **self._watch)
+            self._watching = Watch(self._standing, **self._watch)
             if self._term is not None:
-                self._term.heed = partial(self._standing.put, SIGTERM, None)
+                self._term.heed(partial(self._standing.put, SIGTERM, None))
         found: dict[str, float | None] = await self._standing.other_than(known, _HELD_S)
         return found
 

@@ -5,7 +5,8 @@ the actor's class there: `Term` travels inside that class, and installs its hand
 travels by value with it.
 
 Best effort. Ray's own handler follows, and the agent ends as it would have; so this leaves work no time, it only tells
-a host that was taken away from an agent that died. A raylet that ends takes its agents along without this signal.
+a host that was taken away from an agent that died. It also ends the call for notices that is held open, which Ray would
+let finish first. A raylet that ends takes its agents along without this signal.
 """
 
 from __future__ import annotations
@@ -23,11 +24,25 @@ _TELL_S = 0.25
 
 
 class Term:
-    """Calls `heed` when the signal comes; installed where it is unpickled."""
+    """Calls whoever heeds the signal when it comes; installed where it is unpickled."""
 
     def __init__(self) -> None:
-        """Heed nothing yet."""
-        self.heed: Callable[[], None] | None = None
+        """Wait for both."""
+        self._came = False
+        self._heed: Callable[[], None] | None = None
+
+    def heed(self, call: Callable[[], None]) -> None:
+        """Let `call` be called when the signal comes, or now if it has come."""
+        self._heed = call
+        if self._came:
+            call()
+
+    def come(self) -> None:
+        """Note that the signal came; leave the agent the time to pass it on."""
+        self._came = True
+        if self._heed is not None:
+            self._heed()
+            time.sleep(_TELL_S)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Become a new one that is installed."""
@@ -40,9 +55,7 @@ def caught() -> Term:
     before = signal.getsignal(signal.SIGTERM)
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if term.heed is not None:
-            term.heed()
-            time.sleep(_TELL_S)
+        term.come()
         if callable(before):
             before(number, frame)
         elif before is not signal.SIG_IGN:

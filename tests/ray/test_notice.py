@@ -1,5 +1,8 @@
 """A notice: the work is told on all hosts of the run, and a replacement comes before the capacity is gone."""
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller import SliceController, TpuSlice
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller import CpuSlice, Settings, SliceController, TpuSlice
+from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
+from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualClusterError
 from sliceform.controller.testing.virtual_notices import Via
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
@@ -80,3 +84,48 @@ def test_a_notice_to_one_host_is_one_to_all_hosts_of_the_run(
 
 def reasons(fleet: SliceController, slice_id: str) -> list[str]:
     return [str(change.reason) for change in fleet.history.story(slice_id)]
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_agents_hear_sigterm_and_a_function_of_the_users(cluster: VirtualCluster, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+
+    def source() -> float | None:
+        return float(said.read_text()) if said.exists() else None
+
+    settings = Settings(notice_every_s=0.1, avoid_lost_s=0.0)
+    with SliceController(CpuSlice(1), settings=settings, notice_source=source) as fleet:
+        fleet.wait_ready(timeout_s=60)
+        os.kill(fleet.status().slices[0].hosts[0].agent_pid, signal.SIGTERM)
+        until(lambda: "preemption_notice" in reasons(fleet, "slice-1"), fleet.status)
+        until(lambda: fleet.status().ready == 1, fleet.status)
+        said.write_text("4e9")
+        until(lambda: "preemption_notice" in reasons(fleet, "slice-2"), fleet.status)
+        told = [next(c.detail for c in fleet.history.story(f"slice-{n}") if c.trigger == "preempt") for n in (1, 2)]
+        assert told == [
+            "host 0: notice from sigterm, no deadline",
+            "host 0: notice from notice-source, deadline at 4000000000",
+        ]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_function_that_cannot_travel_is_refused_at_once() -> None:
+    fleet = SliceController(CpuSlice(1), notice_source=threading.Lock().locked)
+    with pytest.raises(UnpicklableFunctionError, match="notice_source"):
+        fleet.start()
+    fleet.close()
+    with pytest.raises(ConfigurationError, match="notice_source must be a function"):
+        SliceController(CpuSlice(1), notice_source=True)
+
+
+def test_only_hosts_of_the_cluster_get_notice(cluster: VirtualCluster) -> None:
+    with pytest.raises(ValueError, match="via must be one of"):
+        cluster.notice(cluster.head, via="mail")
+    with pytest.raises(ValueError, match="deadline_s is for via='drain'"):
+        cluster.notice(cluster.head, deadline_s=5.0)
+    with pytest.raises(ValueError, match="does not take a drain back"):
+        cluster.withdraw(cluster.head, via="drain")
+    (gone,) = cluster.add_hosts(1)
+    cluster.kill_host(gone)
+    with pytest.raises(VirtualClusterError, match="is not in this cluster"):
+        cluster.notice(gone)
