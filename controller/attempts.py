@@ -70,6 +70,8 @@ class Attempt:
     cleared: set[str] = field(default_factory=set)
     #: When its processes are to be stopped by force, loop time; None = it is going well.
     stop_at: float | None = None
+    #: By when its work was told to stop, epoch seconds; None = it was not, or no deadline is known.
+    deadline: float | None = None
     #: Whether `Stop` has been asked for.
     stopped: bool = False
     #: Loop time at which something ended that may prove to be the death of a node; None if nothing did.

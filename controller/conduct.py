@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from sliceform.controller.allot import larger
 from sliceform.controller.attempts import Attempt, Ended, RunRecord, exempted, within_budget
@@ -78,10 +79,10 @@ class Conductor:
         grace_s = fleet.settings.drain_grace_s
         attempt.superseded = f"to grow from {len(attempt.spec.members)} to {decision.size} slices"
         attempt.stop_at = picture.now + grace_s
+        attempt.deadline = picture.epoch + grace_s
         run.grown_to = decision.size
         fleet.note_run(run, Reason.ATTEMPT_SUPERSEDED, f"attempt {attempt.spec.number} {attempt.superseded}", "running")
-        for member in attempt.spec.members:
-            fleet.outbox.put(Notify(member, attempt.spec.key, picture.epoch + grace_s), picture.now)
+        self._tell(attempt)
 
     def ended(self, event: ProcessEnded) -> None:
         """Take in how one host's process ended; answers for attempts that are over are dropped."""
@@ -124,8 +125,10 @@ class Conductor:
         seen = oversee(
             run, attempt, picture.lives, nodes, now=picture.now, epoch=picture.epoch, settings=fleet.settings
         )
-        if set(seen.departures) != set(attempt.departures):
-            self._tell(attempt, set(seen.departures) - set(attempt.departures))
+        deadline = min((time for time in (attempt.deadline, self._deadline(seen.departures)) if time), default=None)
+        if set(seen.departures) != set(attempt.departures) or deadline != attempt.deadline:
+            attempt.deadline = deadline
+            self._tell(attempt)
         attempt.departures.update(seen.departures)
         attempt.cleared.update(seen.cleared)
         attempt.stop_at = seen.stop_at
@@ -154,15 +157,21 @@ class Conductor:
                 continue
             attempt.provisional = False
 
-    def _tell(self, attempt: Attempt, departed: set[str]) -> None:
-        """Tell the work on the other slices to checkpoint and stop, with the earliest deadline."""
-        fleet, lives = self._fleet, self._fleet.picture.lives
+    def _deadline(self, departed: Iterable[str]) -> float | None:
+        """Return the earliest deadline of all notices to slices that have left an attempt, epoch seconds."""
+        lives = self._fleet.picture.lives
         notices = [notice for member in departed if member in lives and (notice := earliest_notice(lives[member]))]
-        known = [notice.deadline_epoch_s for notice in notices if notice.deadline_epoch_s is not None]
+        return min((notice.deadline_epoch_s for notice in notices if notice.deadline_epoch_s is not None), default=None)
+
+    def _tell(self, attempt: Attempt) -> None:
+        """Tell the work on all slices to checkpoint and stop, with the earliest deadline."""
+        fleet = self._fleet
         for member in attempt.spec.members:
-            life = lives.get(member)
-            if life is not None and life.record.state is SliceState.RUNNING:
-                fleet.outbox.put(Notify(member, attempt.spec.key, min(known, default=None)), fleet.picture.now)
+            life = fleet.picture.lives.get(member)
+            if life is None or life.record.run_id != attempt.spec.key or life.record.lost:
+                continue
+            if life.record.state in {SliceState.RUNNING, SliceState.PREEMPTED}:
+                fleet.outbox.put(Notify(member, attempt.spec.key, attempt.deadline), fleet.picture.now)
 
     def _stop(self, run: RunRecord, attempt: Attempt) -> None:
         fleet = self._fleet

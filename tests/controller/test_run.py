@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sliceform.controller import host_context
 from sliceform.controller.errors import RunCancelled, RunFailed, RunPreempted
 from sliceform.controller.run import Run
 
@@ -91,6 +92,22 @@ class TestResult:
         world.sim.notice(world.place("slice-1"), 0, deadline_in_s=60.0)
         world.over(run)
         assert (run.status().state, len(run.attempts)) == ("succeeded", 1)
+
+
+class TestNotice:
+    def test_that_comes_second_with_less_time_is_told_to_all_hosts(self, sim_fleet: Make) -> None:
+        """Work that was told a later deadline would be killed in the middle of saving."""
+        world = sim_fleet(2, 4, work_s=20.0).ready()
+        run = world.fleet.submit(lambda: host_context().deadline)
+        started(world, run, 4)
+        world.sim.notice(world.place("slice-1"), 0, source="first")
+        world.until(lambda: "preempted" in {str(row.state) for row in world.fleet.status().slices})
+        world.sim.notice(world.place("slice-1"), 0, source="second", deadline_in_s=40.0)
+        world.step()
+        world.sim.notice(world.place("slice-2"), 1, source="third", deadline_in_s=35.0)
+        told = world.sim.clock.epoch() + 35.0
+        world.over(run)
+        assert run.result().values == [told] * 4
 
 
 class TestQueue:
