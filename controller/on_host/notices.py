@@ -8,11 +8,11 @@ Two more sources are elsewhere: SIGTERM (`sigterm`), and nodes that Ray drains, 
 
 from __future__ import annotations
 
+import http.client
 import logging
 import math
 import os
 import random
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -83,7 +83,7 @@ class Watch:
     def _watch_metadata(self) -> None:
         named = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_ROOT")
         server = named or "metadata.google.internal"
-        if named is None and not _on_google() and not _connects(os.environ.get("GCE_METADATA_IP", "169.254.169.254")):
+        if named is None and not _on_google() and not _is_googles(os.environ.get("GCE_METADATA_IP", "169.254.169.254")):
             log.info("no GCE metadata server, so no notices from one")
             return
         self._start("maintenance", lambda: self._watch_key(server, MAINTENANCE))
@@ -199,14 +199,17 @@ def _on_google() -> bool:
         return False
 
 
-def _connects(address: str) -> bool:
-    """Whether anything answers there; no name is looked up, which could take long."""
+def _is_googles(address: str) -> bool:
+    """Whether a metadata server of Google's answers there, not one of another cloud's; no name has to be looked up."""
+    asked = http.client.HTTPConnection(address, timeout=_CONNECT_S)
     try:
-        socket.create_connection((address, 80), _CONNECT_S).close()
-    except OSError as error:
+        asked.request("GET", "/computeMetadata/v1/", headers=_FLAVOR)
+        return asked.getresponse().getheader("Metadata-Flavor") == "Google"
+    except (OSError, http.client.HTTPException) as error:
         log.debug("%s does not answer: %r", address, error)
         return False
-    return True
+    finally:
+        asked.close()
 
 
 def _read(session: Any, url: str, etag: str | None) -> tuple[str, str | None]:

@@ -8,7 +8,6 @@ import os
 import pickle
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -202,22 +201,44 @@ class TestMetadataServer:
 
 
 class TestWhereThereIsNoServer:
-    def test_it_is_off_after_one_look_and_loads_nothing(
-        self, standing: Standing, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        caplog.set_level(logging.DEBUG, "sliceform.on_host")
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nothing says that this should be a machine of Google's."""
         monkeypatch.setattr(notices, "_PRODUCT", Path("/none"))
         monkeypatch.delenv("GCE_METADATA_HOST", raising=False)
         monkeypatch.delenv("GCE_METADATA_ROOT", raising=False)
-        monkeypatch.setenv("GCE_METADATA_IP", "127.0.0.2")
-        looked: list[Any] = []
-        monkeypatch.setattr(
-            socket, "create_connection", lambda address, timeout: looked.append((address, timeout)) or refuse()
-        )
-        notices.Watch(standing, metadata=True)._watch_metadata()
-        until(lambda: caplog.text.count("no GCE metadata server") == 2)
-        assert looked == [(("127.0.0.2", 80), 1.0)] * 2
-        assert {row.levelname for row in caplog.records} == {"INFO", "DEBUG"}
+
+    @pytest.mark.parametrize("other", ["nobody", "hangs up", "lacks the flavor", "no http", "hangs"])
+    def test_it_is_off_after_one_short_look(
+        self,
+        *,
+        standing: Standing,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        bad_server: Callable[..., Any],
+        other: str,
+    ) -> None:
+        """As where another cloud has its own server at the same address."""
+        caplog.set_level(logging.DEBUG, "sliceform.on_host")
+        monkeypatch.setattr(notices, "_CONNECT_S", 0.2)
+        server = bad_server(BAD.get(other, BAD["hangs up"])[0])
+        address = "127.0.0.1:9" if other == "nobody" else f"127.0.0.1:{server.server_address[1]}"
+        monkeypatch.setenv("GCE_METADATA_IP", address)
+        watching = notices.Watch(standing, metadata=False)
+        watching._watch_metadata()
+        assert len(server.asked) <= 1
+        assert caplog.text.count("no GCE metadata server") == 1
+        assert {row.levelname for row in caplog.records} <= {"INFO", "DEBUG"}
+
+    def test_a_server_of_googles_is_watched(
+        self, standing: Standing, server: MetadataServers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("GCE_METADATA_IP", server.add("a"))
+        watched: list[tuple[str, str]] = []
+        monkeypatch.setattr(notices.Watch, "_watch_key", lambda _, host, source: watched.append((host, source)))
+        notices.Watch(standing, metadata=True)
+        until(lambda: len(watched) == 2)
+        assert set(watched) == {("metadata.google.internal", source) for source in notices._KEYS}
 
     def test_it_is_not_looked_for_when_turned_off(self, standing: Standing) -> None:
         before = threading.active_count()
@@ -231,10 +252,6 @@ class TestWhereThereIsNoServer:
         (tmp_path / "product").write_text(product)
         monkeypatch.setattr(notices, "_PRODUCT", tmp_path / "product")
         assert notices._on_google() is google
-
-
-def refuse() -> None:
-    raise ConnectionRefusedError("nobody there")
 
 
 BAD = {
