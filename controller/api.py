@@ -146,7 +146,7 @@ class SliceController:
             return
         try:
             drive.request(lambda: self._begin_close(grace))
-            if not drive.wait(lambda status: not status.slices, grace + _RELEASE_S):
+            if not drive.wait(self._given_back, grace + _RELEASE_S):
                 left = [f"{row.id} ({row.state})" for row in drive.loop.status.slices]
                 log.warning("close_incomplete", fleet=self._identity.label, slices=left)
         finally:
@@ -382,6 +382,10 @@ class SliceController:
         self._fleet.picture.closing_grace_s = grace_s
         for run in list(self._fleet.picture.runs):
             self._loop.conductor.cancel(run, grace_s)
+
+    def _given_back(self, status: FleetStatus) -> bool:
+        """Whether all slices are gone, and no more will come: before the close was taken in, a tick may create some."""
+        return self._fleet.picture.closing_grace_s is not None and not status.slices
 
     def _conclude(self, record: RunRecord) -> None:
         """Show that a run is over; called once per run, by the loop or by `close`."""

@@ -241,6 +241,22 @@ class TestOnItsOwnThread:
         assert sim.left_at_close == {}
         assert time.monotonic() - begun < 10.0
 
+    def test_closing_at_once_leaves_nothing(self, sim: SimBackend) -> None:
+        """Also when the close comes in the midst of the tick that creates the first slices."""
+        created = threading.Event()
+        submit = sim.submit
+
+        def slow(request: Any) -> None:
+            created.set()
+            time.sleep(0.05)
+            submit(request)
+
+        sim.submit = slow  # type: ignore[method-assign]
+        fleet = self.fleet(sim).start()
+        assert created.wait(10.0)
+        fleet.close()
+        assert sim.left_at_close == {}
+
     def test_a_lost_host_is_replaced(self, sim: SimBackend) -> None:
         with self.fleet(sim) as fleet:
             fleet.wait_ready(timeout_s=10.0)
