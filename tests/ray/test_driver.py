@@ -117,14 +117,15 @@ def test_a_paused_driver_finds_its_fleet_untouched(start_driver: Callable[[str],
             while time.monotonic() < end or fleet.status().tick < tick + 8:
                 time.sleep(0.1)
             after = [host.agent_pid for row in fleet.status().slices for host in row.hosts]
-            say("untouched" if fleet.history.last_seq == before and pids == after else fleet.history.since(before))
+            same = fleet.history.last_seq == before and pids == after
+            say(f"found: {{'untouched' if same else fleet.history.since(before)}}")
         """
     )
     read_until(driver, "ready")
     driver.send_signal(signal.SIGSTOP)
     time.sleep(30)  # the pause itself is what is tested
     driver.send_signal(signal.SIGCONT)
-    assert read_until(driver, "") == "untouched\n"
+    assert read_until(driver, "found: ") == "found: untouched\n"
     assert driver.wait(READY_S) == 0
 
 
@@ -155,7 +156,7 @@ def test_work_that_cannot_be_pickled_is_refused_by_part(pool: VirtualCluster) ->
             fleet.submit(print, data=lock)
         with pytest.raises(UnpicklableFunctionError, match="'lock'"):
             fleet.submit(lambda: lock)
-        greedy = ray.remote(num_cpus=64)(print)
+        greedy = ray.remote(num_cpus=64)(lambda: None)
         with pytest.raises(ConfigurationError, match="64 CPU"):
             fleet.submit(greedy)
         assert fleet.run(lambda: 1).values == [1, 1]
