@@ -57,7 +57,7 @@ def run(call: dict[str, Any], work: bytes) -> tuple[Envelope, bytes]:
         hint = " (install it there, or ship it with runtime_env)" if isinstance(error, ModuleNotFoundError) else ""
         return failure("refused", error, f"the function cannot be unpickled on this host{hint}"), b""
     try:
-        value = function(*args, **kwargs)
+        value = _call(function, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are outcomes, too
         return failure("raised", error), b""
     try:
@@ -66,6 +66,16 @@ def run(call: dict[str, Any], work: bytes) -> tuple[Envelope, bytes]:
         return failure("raised", error, f"the returned {type(value).__name__} cannot be pickled"), b""
     _shut_jax_down(call["jax_shutdown_s"])
     return returned(), packed
+
+
+def _call(function: Any, args: Any, kwargs: Any) -> Any:
+    """Return what the function returns; to exit with code 0, as programs do that have done their work, is None."""
+    try:
+        return function(*args, **kwargs)
+    except SystemExit as exited:
+        if exited.code is not None and exited.code != 0:
+            raise
+        return None
 
 
 def _leave_session() -> None:

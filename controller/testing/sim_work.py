@@ -26,7 +26,11 @@ class SimWork:
         """Call the function to its end and say how it ended."""
         try:
             value = self.fn(*self.args, **self.kwargs)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever the user's function raises
+        except SystemExit as exited:
+            if exited.code is not None and exited.code != 0:
+                return _raised(exited)
+            value = None
+        except Exception as error:  # noqa: BLE001 - whatever the user's function raises
             return _raised(error)
         return Outcome(OutcomeKind.RETURNED, load=lambda: value)
 

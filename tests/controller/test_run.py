@@ -1,6 +1,7 @@
 """Runs on a simulated cluster: when they start, how they end, and what their owner is told."""
 
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,10 @@ class TestNotice:
         told = world.sim.clock.epoch() + 35.0
         world.over(run)
         assert run.result().values == [told] * 4
+
+    def test_to_exit_with_code_0_is_to_return(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1).ready()
+        assert world.fleet.run(sys.exit, 0).values == [None, None]
 
 
 class TestQueue:

@@ -131,6 +131,17 @@ def test_sys_exit_is_an_outcome(code: Any, number: int) -> None:
     assert failure("raised", KeyboardInterrupt())["exit_code"] is None
 
 
+@pytest.mark.parametrize("how", ["sys.exit()", "sys.exit(0)"])
+def test_to_exit_as_programs_do_that_are_done_is_to_return_none(run: Callable[..., Any], how: str) -> None:
+    envelope, value = run(f"""
+def work():
+    import sys
+    {how}
+answer = run(work)
+""")
+    assert (envelope["status"], value) == ("returned", None)
+
+
 def test_a_value_that_cannot_be_pickled_is_said_so(run: Callable[..., Any]) -> None:
     envelope, _ = run("""
 def work():
