@@ -16,6 +16,8 @@ class Row(NamedTuple):
     tests: tuple[str, ...]
 
 
+_DEVICES = "tests/controller/on_host/test_devices.py"
+_NOTICES = "tests/controller/on_host/test_notices.py"
 _AGENT = "tests/controller/on_host/test_agent.py"
 _PROCESS = "tests/controller/on_host/test_process.py"
 _FLEET = "tests/ray/test_fleet.py"
@@ -98,7 +100,9 @@ ROWS = {
     10: Row(
         "a preemption that the cloud announces is noticed",
         (
-            "tests/controller/test_sync.py::TestLoss::test_notice_of_one_host_too",
+            f"{_NOTICES}::TestMetadataServer::test_preempted_stands_with_its_deadline_until_it_is_withdrawn",
+            f"{_NOTICES}::TestMetadataServer::test_termination_counts_and_migration_is_only_logged",
+            "tests/ray/test_notice.py::test_a_notice_to_one_host_is_one_to_all_hosts_of_the_run",
             "tests/controller/test_loop.py::TestNotice::test_tells_the_work_on_all_slices_and_drains_when_it_is_gone",
         ),
     ),
@@ -142,11 +146,20 @@ ROWS = {
     ),
     16: Row(
         "what still holds a host's chips is ended before a call",
-        (f"{_AGENT}::test_prepare_ends_earlier_attempts_and_keeps_their_tombstones",),
+        (
+            f"{_AGENT}::test_prepare_ends_earlier_attempts_and_keeps_their_tombstones",
+            f"{_DEVICES}::TestHolders::test_what_a_run_of_ours_left_is_killed_and_nothing_else",
+            f"{_DEVICES}::TestHolders::test_those_of_others_are_killed_if_that_is_asked_for",
+            f"{_DEVICES}::TestHolders::test_are_not_looked_for_unless_asked",
+        ),
     ),
     17: Row(
-        "what an earlier call left on a host is cleared away before a call",
-        (f"{_AGENT}::test_prepare_clears_what_agents_that_are_gone_left_and_nothing_of_the_living",),
+        "libtpu's lock file, and what an earlier call left on a host, is cleared away before a call",
+        (
+            f"{_AGENT}::test_prepare_clears_what_agents_that_are_gone_left_and_nothing_of_the_living",
+            f"{_DEVICES}::TestLockfile::test_is_removed_when_nobody_holds_it",
+            f"{_DEVICES}::TestLockfile::test_of_another_users_goes_through_sudo_that_never_asks",
+        ),
     ),
     18: Row(
         "a host's function finds its id, slice and devices in its environment",
@@ -201,6 +214,8 @@ ROWS = {
         (
             f"{_FLEET}::test_a_run_restarts_after_its_slice_is_lost",
             "tests/controller/test_attempts.py::test_budgets_are_counted_apart",
+            "tests/ray/test_classification.py::test_what_takes_a_host_away_is_a_preemption_and_a_dead_agent_is_not",
+            "tests/ray/test_elastic.py::test_a_run_shrinks_after_a_loss_and_grows_again",
         ),
     ),
     26: Row(
