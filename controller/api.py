@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import os
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, overload
 
@@ -27,6 +29,8 @@ from sliceform.controller.errors import (
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.follow import Batch
 from sliceform.controller.followers import Followers
+from sliceform.controller.journal.history import JournalHistory
+from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.loop import Reconciler
 from sliceform.controller.metrics import Metered, Seen
 from sliceform.controller.run import Run, RunOwner, RunResult
@@ -62,6 +66,7 @@ class SliceController:
         spares: int = 0,
         name: str | None = None,
         settings: Settings | None = None,
+        journal: str | os.PathLike[str] | None = None,
         notice_source: Callable[[], bool | float | None] | None = None,
         backend: Backend | None = None,
         clock: Clock | None = None,
@@ -75,6 +80,8 @@ class SliceController:
             spares: slices to keep ready beyond the size.
             name: guards against a second controller with the same name on one cluster; without it there is no guard.
             settings: times and limits; by default from the environment.
+            journal: file that the history is written to, for `sliceform history` and `open_journal`; one that exists
+                is continued. By default there is none.
             notice_source: called on every host every `settings.notice_every_s` seconds, on a thread, as one more source
                 of preemption notices: None or False is no notice, True one without a deadline, a number its deadline in
                 epoch seconds. What it raises is logged there and changes nothing. It is pickled by `start`, which
@@ -96,7 +103,9 @@ class SliceController:
             raise ConfigurationError(f"notice_source must be a function without arguments, not {notice_source!r}")
         self.shape = shape
         self.settings = settings or Settings()
-        self.history = History(self.settings.history_limit)
+        path = None if journal is None else Path(journal)
+        limit = self.settings.history_limit
+        self.history: History = History(limit) if path is None else JournalHistory(limit, path)
         self._clock = clock or SystemClock()
         self._backend = backend
         incarnation = uuid.uuid4().hex[:8]
@@ -105,6 +114,7 @@ class SliceController:
         desired = Desired(parse_sizes(slices), spares)
         self._fleet = Fleet.begin(shape, desired, self.settings, self.history, seed=int(incarnation, 16))
         self._desired = desired
+        self._journal = None if path is None else self._writer(path)
         self._runs: dict[str, Run] = {}
         self._submitted = 0
         self._lock = threading.RLock()
@@ -122,6 +132,7 @@ class SliceController:
             ClusterError: the cluster cannot be reached or used.
             FleetNameTakenError: another controller holds the name.
             FleetClosedError: it was closed.
+            JournalError: the journal cannot be used; nothing was asked of the cluster.
 
         """
         with self._lock:
@@ -156,6 +167,8 @@ class SliceController:
                 run.record.ended = run.record.ended or Ended.CANCELLED
                 self._conclude(run.record)
             self._followers.stop(_FOLLOW_S)
+            if self._journal is not None:
+                self._journal.close(self._clock.epoch())
             atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
@@ -420,9 +433,34 @@ class SliceController:
             backend = RayBackend()
         identity = self._identity
         seed = int(identity.incarnation, 16)
-        reconciler = Reconciler(self._fleet, backend, self._clock, label=identity.label, seed=seed)
-        backend.open(identity, reconciler)
+        if self._journal is not None:
+            self._resume(self._journal)
+        try:
+            reconciler = Reconciler(self._fleet, backend, self._clock, label=identity.label, seed=seed)
+            backend.open(identity, reconciler)
+        except BaseException:
+            if self._journal is not None:
+                self._journal.close(self._clock.epoch())
+            raise
+        if self._journal is not None:
+            self._follow(self._journal.write, "journal")
         return Drive(reconciler, self._clock, identity.label)
+
+    def _writer(self, path: Path) -> JournalWriter:
+        def wish() -> tuple[tuple[int, ...], int]:
+            desired = self._fleet.picture.desired
+            return desired.sizes, desired.spares
+
+        return JournalWriter(path, self.history, limit=self.settings.journal_limit, wish=wish)
+
+    def _resume(self, journal: JournalWriter) -> None:
+        """Take the journal over, and go on with its numbers."""
+        identity = self._identity
+        shape = f"{type(self.shape).__name__}({self.shape})"
+        resumed = journal.open(identity.label, identity.incarnation, shape, self._clock.epoch())
+        self.history.resume(resumed.last_seq, resumed.latest_at, resumed.attempts)
+        self._fleet.picture.next_number = resumed.next_slice
+        self._submitted = resumed.next_run - 1
 
     def _follow(self, consume: Callable[[Batch], None], name: str) -> None:
         """Have a consumer see all that is recorded from now on, until the fleet is closed."""

@@ -13,6 +13,12 @@
     |- InsufficientSlicesError          also a RuntimeError: fewer slices ready than asked for, and why
     |- UnknownSliceError                also a KeyError: no such slice
     |- UnpicklableFunctionError         also a TypeError: the work cannot travel
+    |- JournalError                     also a RuntimeError: a journal cannot be read or written
+    |  |- JournalMissingError           no such file
+    |  |- JournalForeignError           not a journal
+    |  |- JournalNewerError             written by a newer sliceform
+    |  |- JournalDamagedError           damaged
+    |  `- JournalInUseError             another fleet writes it
     |- BackendError                     also a RuntimeError: a backend broke its contract
     `- RunError                         a run ended without a result
        |- RunFailed                     the user's function raised, or its process died
@@ -39,6 +45,12 @@ __all__ = [
     "FleetNameTakenError",
     "InsufficientSlicesError",
     "InvalidTransition",
+    "JournalDamagedError",
+    "JournalError",
+    "JournalForeignError",
+    "JournalInUseError",
+    "JournalMissingError",
+    "JournalNewerError",
     "RayClientError",
     "RayUnreachableError",
     "RayVersionError",
@@ -129,6 +141,30 @@ class UnknownSliceError(SliceformError, KeyError):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by what it was made of."""
         return type(self), (self.slice_id, self.known)
+
+
+class JournalError(SliceformError, RuntimeError):
+    """A journal cannot be read or written; nothing in it was changed."""
+
+
+class JournalMissingError(JournalError):
+    """There is no file where a journal was expected."""
+
+
+class JournalForeignError(JournalError):
+    """The file is something else than a journal."""
+
+
+class JournalNewerError(JournalError):
+    """The journal was written by a newer sliceform, in a form that this one does not know."""
+
+
+class JournalDamagedError(JournalError):
+    """The file is a journal, but parts of it cannot be read."""
+
+
+class JournalInUseError(JournalError):
+    """Another fleet writes this journal."""
 
 
 class UnpicklableFunctionError(SliceformError, TypeError):

@@ -4,7 +4,9 @@ Everything here is pure: no I/O, no clock, no thread, no logging.
 """
 
 from sliceform.states.attempts import AttemptLog, AttemptRecord, HostEnd
+from sliceform.states.changes import Change, Story, format_story
 from sliceform.states.diagram import explain, markdown_table, mermaid
+from sliceform.states.durations import Durations
 from sliceform.states.effects import Effect
 from sliceform.states.errors import (
     ForgottenError,
@@ -12,11 +14,13 @@ from sliceform.states.errors import (
     SliceformError,
     TableError,
 )
-from sliceform.states.history import Change, History, Story, format_story
+from sliceform.states.history import History
 from sliceform.states.hosts import HOST_TABLE, HostState, HostTrigger
 from sliceform.states.invariants import check_records, replay
+from sliceform.states.queries import HistoryQueries, Link, Selection
 from sliceform.states.reasons import Reason
 from sliceform.states.records import HostRecord, SliceRecord
+from sliceform.states.runs import Pause, RunStory
 from sliceform.states.slices import LIVE, SLICE_TABLE, SliceState, SliceTrigger
 from sliceform.states.table import Kind, Row, TransitionTable
 
@@ -27,17 +31,23 @@ __all__ = [
     "AttemptLog",
     "AttemptRecord",
     "Change",
+    "Durations",
     "Effect",
     "ForgottenError",
     "History",
+    "HistoryQueries",
     "HostEnd",
     "HostRecord",
     "HostState",
     "HostTrigger",
     "InvalidTransition",
     "Kind",
+    "Link",
+    "Pause",
     "Reason",
     "Row",
+    "RunStory",
+    "Selection",
     "SliceRecord",
     "SliceState",
     "SliceTrigger",

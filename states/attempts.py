@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class HostEnd(NamedTuple):
@@ -74,6 +74,12 @@ class AttemptLog:
         while len(kept) > self._limit:
             del kept[next(iter(kept))]
         self._kept = kept
+
+    def restore(self, attempts: Iterable[AttemptRecord]) -> None:
+        """Begin with the newest of these, given in the order in which they began, in the place of what is kept."""
+        newest = list(attempts)[-self._limit :]
+        self._revision += 1
+        self._kept = {attempt.key: (self._revision, attempt) for attempt in newest}
 
     def of(self, run: str | None = None) -> tuple[AttemptRecord, ...]:
         """Give the attempts of this run, or of all, in the order in which they began."""

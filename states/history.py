@@ -3,82 +3,20 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from datetime import UTC, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sliceform.states.attempts import AttemptLog
+from sliceform.states.changes import Change, Story, follow, format_story
 from sliceform.states.errors import ForgottenError
+from sliceform.states.queries import HistoryQueries
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
+    from sliceform.states.attempts import AttemptRecord
 
-class Change(NamedTuple):
-    """One thing that happened to one record: a transition, or a note if it has no trigger."""
-
-    #: Its number in the history, ascending from 1.
-    seq: int
-    #: The tick of the loop that made it; all changes of one tick share it.
-    tick: int
-    #: When, in seconds since the epoch.
-    at: float
-    #: What the record is: ``"slice"``, ``"host"`` or ``"run"``.
-    kind: str
-    #: The id of the slice, host or run.
-    key: str
-    #: What moved it; None for a note.
-    trigger: str | None
-    #: The state it left; None on entry.
-    source: str | None
-    #: The state it came to; None on exit.
-    dest: str | None
-    #: Why, as a code of `Reason`.
-    reason: str
-    #: Why, in free text.
-    detail: str = ""
-    #: What brought it about, if that is another record: the replaced slice, the lost host.
-    cause: str | None = None
-
-    @property
-    def is_note(self) -> bool:
-        """Whether it tells of something that moved no state."""
-        return self.trigger is None
-
-    @property
-    def slice_id(self) -> str | None:
-        """The slice that it is about; None for a run."""
-        if self.kind == "host":
-            return self.key.rpartition("/")[0]
-        return self.key if self.kind == "slice" else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the fields by name, ready for JSON."""
-        return self._asdict()
-
-    def __str__(self) -> str:
-        """Give one line for people; the time of day is in UTC."""
-        when = datetime.fromtimestamp(self.at, tz=UTC).strftime("%H:%M:%S.%f")[:-3]
-        what = "note" if self.is_note else f"{self.source or '[*]'} -> {self.dest or '[*]'}"
-        line = f"{when}  {self.key}  {what}  ({self.reason})"
-        if self.detail:
-            line += f" {self.detail}"
-        return f"{line}  <- {self.cause}" if self.cause else line
-
-
-class Story(tuple[Change, ...]):
-    """Changes in order, which print as one line each."""
-
-    __slots__ = ()
-
-    def __str__(self) -> str:
-        """Give the lines."""
-        return format_story(self)
-
-
-def format_story(changes: Iterable[Change]) -> str:
-    """Write changes for people, one line each."""
-    return "\n".join(map(str, changes))
+__all__ = ["Change", "History", "Story", "format_story"]
 
 
 class _Window(NamedTuple):
@@ -99,7 +37,7 @@ _seq_of = attrgetter("seq")
 _CHANGES_PER_ATTEMPT = 6
 
 
-class History:
+class History(HistoryQueries):
     """All changes, bounded, written by one thread and read by any without a lock.
 
     The changes are an append-only list. Readers take the window once and then copy or slice that
@@ -117,7 +55,7 @@ class History:
         self._last_seq = 0
         self._window = _Window({}, None, 0, [])
         #: The attempts of runs, beside the changes that tell of them.
-        self.attempts = AttemptLog(max(1, limit // _CHANGES_PER_ATTEMPT))
+        self.attempts: AttemptLog = AttemptLog(max(1, limit // _CHANGES_PER_ATTEMPT))
 
     def append(
         self,
@@ -147,6 +85,19 @@ class History:
         self._window.changes.append(change)
         self._last_seq = change.seq
 
+    def resume(self, last_seq: int, latest_at: float, attempts: Iterable[AttemptRecord]) -> None:
+        """Go on after changes that are kept elsewhere, up to this number and time, and left no record behind.
+
+        Raises:
+            ValueError: something was recorded already.
+
+        """
+        if self._window.changes:
+            raise ValueError("a history that has changes cannot resume another one")
+        self._last_seq = last_seq
+        self._window = _Window({}, latest_at if last_seq else None, last_seq, [])
+        self.attempts.restore(attempts)
+
     def story(self, *keys: str) -> Story:
         """Tell what happened to these records; a slice's story includes that of its hosts."""
         wanted = frozenset(keys)
@@ -174,16 +125,12 @@ class History:
                 f" {window.base_at:.3f} were dropped; keep more with History(limit=...)"
             )
         kept = tuple(window.changes)
-        return _apply(window.base, (change for change in kept if change.at <= time))
+        return follow(window.base, (change for change in kept if change.at <= time))
 
     def window(self) -> tuple[dict[str, str], Story]:
         """Give the states before the oldest change that is kept, and all changes that are."""
         window = self._window
         return dict(window.base), Story(window.changes)
-
-    def as_dicts(self) -> list[dict[str, Any]]:
-        """Give every change that is kept as a dictionary, ready for JSON."""
-        return [change.as_dict() for change in tuple(self._window.changes)]
 
     @property
     def last_seq(self) -> int:
@@ -195,14 +142,6 @@ class History:
         """How many changes were forgotten because of the limit."""
         return self._window.dropped
 
-    def __len__(self) -> int:
-        """Count the changes that are kept."""
-        return len(self._window.changes)
-
-    def __iter__(self) -> Iterator[Change]:
-        """Go through the changes that are kept at this moment, oldest first."""
-        return iter(tuple(self._window.changes))
-
     def _trim(self) -> None:
         """Forget the oldest chunk, and remember which states it led to."""
         window = self._window
@@ -210,18 +149,5 @@ class History:
         latest = max(change.at for change in gone)
         if window.base_at is not None:
             latest = max(latest, window.base_at)
-        base = _apply(window.base, gone)
+        base = follow(window.base, gone)
         self._window = _Window(base, latest, window.dropped + len(gone), kept)
-
-
-def _apply(base: Mapping[str, str], changes: Iterable[Change]) -> dict[str, str]:
-    """Follow the transitions of slices and hosts from one picture of the fleet to the next."""
-    states = dict(base)
-    for change in changes:
-        if change.trigger is None or change.kind == "run":
-            continue
-        if change.dest is None:
-            states.pop(change.key, None)
-        else:
-            states[change.key] = change.dest
-    return states

@@ -72,6 +72,7 @@ class Reason(StrEnum):
     CLOSED = "closed", "The fleet is closing."
     WORK_GONE = "work_gone", "The work of the preempted slice has stopped."
     GRACE_OVER = "grace_over", "The grace after the notice is over."
+    DRIVER_GONE = "driver_gone", "The driver that kept it ended without closing; Ray removed its groups."
     GROUPS_REMOVED = "groups_removed", "Its placement groups are observed removed."
 
     # What the controller met on its way.

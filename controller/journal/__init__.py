@@ -1,0 +1,5 @@
+"""The journal: the history of a fleet in a file, written as it happens and read by any number of others."""
+
+from sliceform.controller.journal.reader import Driver, Journal, Wish, open_journal
+
+__all__ = ["Driver", "Journal", "Wish", "open_journal"]

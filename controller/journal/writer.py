@@ -1,0 +1,263 @@
+"""Write the journal of one fleet: take over what is there, add batches, keep it within its limit, close it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from sliceform.controller.errors import JournalError
+from sliceform.controller.follow import Batch
+from sliceform.controller.journal.lock import WriterLock
+from sliceform.controller.journal.recover import closing
+from sliceform.controller.journal.rows import put_attempt, read_attempts
+from sliceform.controller.journal.schema import connect, told, transaction
+from sliceform.controller.journal.tally import Tally
+from sliceform.controller.journal.trim import trim
+from sliceform.states import AttemptRecord, Change, History, Reason
+
+log = structlog.get_logger(__name__)
+
+#: At least so many changes may be dropped with one batch; more with a larger one.
+_TRIM = 2000
+#: How many drivers, and how many wishes, are remembered.
+_DRIVERS = 1000
+_WISHES = 10_000
+#: How long closing may wait for a batch that is being written, seconds.
+_CLOSE_S = 2.0
+
+
+class Resumed(NamedTuple):
+    """Where the numbers of a new driver go on."""
+
+    last_seq: int
+    #: The latest time of a change, seconds since the epoch.
+    latest_at: float
+    next_slice: int
+    next_run: int
+    #: In the order in which they began.
+    attempts: tuple[AttemptRecord, ...]
+
+
+class JournalWriter:
+    """The one that writes a journal. Opened and closed by the fleet's owner, written by a follower's thread."""
+
+    def __init__(
+        self, path: Path, history: History, *, limit: int, wish: Callable[[], tuple[tuple[int, ...], int]]
+    ) -> None:
+        """Take what is needed; the file is not touched yet.
+
+        Args:
+            path: of the file.
+            history: that is followed; asked where it begins when it forgot changes before they were written.
+            limit: how many changes to keep.
+            wish: tells the sizes and spares that are wanted now.
+
+        """
+        self.path = path
+        self._history = history
+        self._limit = limit
+        self._wish = wish
+        self._lock = WriterLock(path)
+        self._guard = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._tally = Tally()
+        self._over_limit = False
+
+    def open(self, label: str, incarnation: str, shape: str, at: float) -> Resumed:
+        """Take the file over for a new driver, and close what the last one left open.
+
+        Raises:
+            JournalError: it cannot be used, see its subclasses; it was not changed.
+
+        """
+        self._lock.take(f"{label}/{incarnation}, process {os.getpid()} on {socket.gethostname()}")
+        try:
+            connection = connect(self.path, write=True)
+            try:
+                with told(self.path), transaction(connection, "IMMEDIATE"):
+                    resumed = self._take_over(connection, label, incarnation, shape, at)
+            except BaseException:
+                connection.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+        self._connection = connection
+        return resumed
+
+    def write(self, batch: Batch) -> None:
+        """Write what a follower hands over, all or nothing.
+
+        Raises:
+            JournalError: the file cannot be written now.
+
+        """
+        with self._guard:
+            if self._connection is None:
+                raise JournalError(f"{self.path} is closed")
+            tally = self._tally.copy()
+            with told(self.path), transaction(self._connection, "IMMEDIATE"):
+                if batch.missed:
+                    self._skip(self._connection, tally, batch.missed)
+                changes = [change for change in batch.changes if change.seq > tally.last_seq]
+                self._put(self._connection, tally, changes, batch.attempts)
+                self._put_wish(self._connection, tally, changes[-1].at if changes else tally.latest_at)
+                if tally.size > self._limit:
+                    trim(self._connection, tally, self._limit, max(_TRIM, 2 * len(changes)))
+                tally.save(self._connection)
+            self._tally = tally
+        if tally.size > self._limit and not self._over_limit:
+            log.warning("journal_over_limit", journal=str(self.path), limit=self._limit, size=tally.size)
+        self._over_limit = tally.size > self._limit
+
+    def close(self, at: float) -> None:
+        """Note that the driver closed, and let go of the file; what cannot be written any more is logged."""
+        held = self._guard.acquire(timeout=_CLOSE_S)
+        if not held:
+            # Its thread hangs in a write: the file is as it would be after a kill.
+            log.warning("journal_left_open", journal=str(self.path))
+            return
+        try:
+            if self._connection is None:
+                return
+            try:
+                self._note_close(self._connection, at)
+            except sqlite3.Error as error:
+                log.warning("journal_not_closed", journal=str(self.path), cause=repr(error))
+            self._connection.close()
+            self._connection = None
+            self._lock.release()
+        finally:
+            self._guard.release()
+
+    def _take_over(
+        self, connection: sqlite3.Connection, label: str, incarnation: str, shape: str, at: float
+    ) -> Resumed:
+        tally = Tally.load(connection)
+        runs = [
+            row[0] for row in connection.execute("SELECT owner FROM stories WHERE kind = 'run' AND over_seq IS NULL")
+        ]
+        left = read_attempts(connection, "ended_at IS NULL")
+        if tally.states or runs or left:
+            detail = _last_driver(connection, tally.latest_at)
+            changes, ended = closing(tally.states, runs, left, last_seq=tally.last_seq, at=at, detail=detail)
+            self._put(connection, tally, changes, ended)
+            log.info("journal_taken_over", journal=str(self.path), closed=len(changes), cause=detail)
+        connection.execute(
+            "INSERT INTO drivers (label, incarnation, shape, host, pid, first_seq, started_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            (label, incarnation, shape, socket.gethostname(), os.getpid(), tally.last_seq + 1, at),
+        )
+        connection.execute("DELETE FROM drivers WHERE number <= (SELECT max(number) FROM drivers) - ?", (_DRIVERS,))
+        self._put_wish(connection, tally, at)
+        tally.save(connection)
+        self._tally = tally
+        return Resumed(tally.last_seq, tally.latest_at, tally.next_slice, tally.next_run, read_attempts(connection))
+
+    def _put(
+        self,
+        connection: sqlite3.Connection,
+        tally: Tally,
+        changes: Sequence[Change],
+        attempts: Sequence[AttemptRecord],
+    ) -> None:
+        connection.executemany(
+            "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [(*change, change.slice_id or change.key) for change in changes],
+        )
+        stories: dict[str, _Part] = {}
+        for change in changes:
+            owner = change.slice_id or change.key
+            part = stories.setdefault(owner, _Part("run" if change.kind == "run" else "slice"))
+            part.take(change)
+        for attempt in attempts:
+            if put_attempt(connection, attempt):
+                stories.setdefault(attempt.run, _Part("run")).size += len(attempt.hosts)
+        connection.executemany(
+            "INSERT INTO stories VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (owner) DO UPDATE SET"
+            " last_seq = max(last_seq, excluded.last_seq), latest_at = max(latest_at, excluded.latest_at),"
+            " size = size + excluded.size, over_seq = coalesce(excluded.over_seq, over_seq)",
+            [
+                (owner, part.kind, part.last_seq, part.latest_at, part.size, part.over_seq)
+                for owner, part in stories.items()
+            ],
+        )
+        tally.size += sum(part.size for part in stories.values())
+        tally.add(changes)
+        tally.picture(connection)
+
+    def _put_wish(self, connection: sqlite3.Connection, tally: Tally, at: float) -> None:
+        sizes, spares = wish = self._wish()
+        if wish != tally.wish:
+            tally.wish = wish
+            row = (at, json.dumps(sizes), spares)
+            connection.execute("INSERT INTO wishes (at, sizes, spares) VALUES (?, ?, ?)", row)
+            connection.execute("DELETE FROM wishes WHERE number <= (SELECT max(number) FROM wishes) - ?", (_WISHES,))
+
+    def _skip(self, connection: sqlite3.Connection, tally: Tally, missed: int) -> None:
+        """Go on after changes that were forgotten before they could be written, from what they led to."""
+        base, kept = self._history.window()
+        tally.base_seq = kept[0].seq - 1 if kept else self._history.last_seq
+        tally.base_at = max(tally.latest_at, kept[0].at if kept else 0.0)
+        tally.dropped += missed
+        tally.states = base
+        tally.unpictured, tally.earliest_at = 0, float("inf")
+        row = (tally.base_seq, tally.base_at, tally.base_at, json.dumps(base))
+        connection.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", row)
+        living = json.dumps([key for key in base if "/" not in key])
+        connection.execute(
+            "UPDATE stories SET over_seq = last_seq WHERE kind = 'slice' AND over_seq IS NULL"
+            " AND owner NOT IN (SELECT value FROM json_each(?))",
+            (living,),
+        )
+        log.error("journal_has_a_gap", journal=str(self.path), missed=missed)
+
+    def _note_close(self, connection: sqlite3.Connection, at: float) -> None:
+        connection.execute("UPDATE drivers SET closed_at = ? WHERE number = (SELECT max(number) FROM drivers)", (at,))
+        connection.execute("PRAGMA busy_timeout = 0")
+        try:
+            # A journal that is closed is one plain file, which can be copied, and read where nothing can be written.
+            connection.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.OperationalError as error:
+            log.info("journal_still_read", journal=str(self.path), cause=str(error))
+
+
+@dataclass(slots=True)
+class _Part:
+    """What one batch adds to a story."""
+
+    kind: str
+    last_seq: int = 0
+    latest_at: float = 0.0
+    size: int = 0
+    over_seq: int | None = None
+
+    def take(self, change: Change) -> None:
+        self.last_seq = change.seq
+        self.latest_at = max(self.latest_at, change.at)
+        self.size += 1
+        self.over_seq = change.seq if _ends(change) else self.over_seq
+
+
+def _ends(change: Change) -> bool:
+    """Whether a slice or a run is over with this change."""
+    if change.kind == "slice":
+        return change.dest is None and not change.is_note
+    return change.kind == "run" and change.reason == Reason.RUN_FINISHED
+
+
+def _last_driver(connection: sqlite3.Connection, latest_at: float) -> str:
+    row = connection.execute("SELECT label, pid, host FROM drivers ORDER BY number DESC LIMIT 1").fetchone()
+    label, pid, host = row or ("unknown", 0, "unknown")
+    when = datetime.fromtimestamp(latest_at, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return f"the driver of {label} (process {pid} on {host}) recorded nothing after {when} UTC"

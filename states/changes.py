@@ -1,0 +1,89 @@
+"""One change of one record, and changes in order: what a history is made of."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+
+class Change(NamedTuple):
+    """One thing that happened to one record: a transition, or a note if it has no trigger."""
+
+    #: Its number in the history, ascending from 1.
+    seq: int
+    #: The tick of the loop that made it; all changes of one tick share it.
+    tick: int
+    #: When, in seconds since the epoch.
+    at: float
+    #: What the record is: ``"slice"``, ``"host"`` or ``"run"``.
+    kind: str
+    #: The id of the slice, host or run.
+    key: str
+    #: What moved it; None for a note.
+    trigger: str | None
+    #: The state it left; None on entry.
+    source: str | None
+    #: The state it came to; None on exit.
+    dest: str | None
+    #: Why, as a code of `Reason`.
+    reason: str
+    #: Why, in free text.
+    detail: str = ""
+    #: What brought it about, if that is another record: the replaced slice, the lost host.
+    cause: str | None = None
+
+    @property
+    def is_note(self) -> bool:
+        """Whether it tells of something that moved no state."""
+        return self.trigger is None
+
+    @property
+    def slice_id(self) -> str | None:
+        """The slice that it is about; None for a run."""
+        if self.kind == "host":
+            return self.key.rpartition("/")[0]
+        return self.key if self.kind == "slice" else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields by name, ready for JSON."""
+        return self._asdict()
+
+    def __str__(self) -> str:
+        """Give one line for people; the time of day is in UTC."""
+        when = datetime.fromtimestamp(self.at, tz=UTC).strftime("%H:%M:%S.%f")[:-3]
+        what = "note" if self.is_note else f"{self.source or '[*]'} -> {self.dest or '[*]'}"
+        line = f"{when}  {self.key}  {what}  ({self.reason})"
+        if self.detail:
+            line += f" {self.detail}"
+        return f"{line}  <- {self.cause}" if self.cause else line
+
+
+class Story(tuple[Change, ...]):
+    """Changes in order, which print as one line each."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Give the lines."""
+        return format_story(self)
+
+
+def format_story(changes: Iterable[Change]) -> str:
+    """Write changes for people, one line each."""
+    return "\n".join(map(str, changes))
+
+
+def follow(base: Mapping[str, str], changes: Iterable[Change]) -> dict[str, str]:
+    """Follow the transitions of slices and hosts from one picture of the fleet, states by id, to the next."""
+    states = dict(base)
+    for change in changes:
+        if change.trigger is None or change.kind == "run":
+            continue
+        if change.dest is None:
+            states.pop(change.key, None)
+        else:
+            states[change.key] = change.dest
+    return states

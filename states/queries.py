@@ -1,0 +1,207 @@
+"""What can be asked of a history, wherever it is kept: in memory or in a file."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from sliceform.states.changes import Change, Story
+from sliceform.states.durations import Durations, measure
+from sliceform.states.invariants import replay
+from sliceform.states.runs import RunStory, tell_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from sliceform.states.attempts import AttemptRecord
+
+#: What ends the use of a slice.
+_LOSING = frozenset({"preempt", "expire", "drain"})
+
+
+class Attempts(Protocol):
+    """Where a history keeps the attempts of runs."""
+
+    def of(self, run: str | None = None) -> tuple[AttemptRecord, ...]:
+        """Give the attempts of this run, or of all, in the order in which they began."""
+        ...
+
+
+class Selection(NamedTuple):
+    """Which changes are wanted; None = all."""
+
+    #: A code of `Reason`.
+    reason: str | None = None
+    #: The state that the record came to, or was in when a note was made.
+    state: str | None = None
+    #: ``"slice"``, ``"host"`` or ``"run"``.
+    kind: str | None = None
+    #: The id of a slice, with its hosts, or of a host or run.
+    key: str | None = None
+    #: Seconds since the epoch: not before the first, and before the second.
+    after: float | None = None
+    before: float | None = None
+
+    def takes(self, change: Change) -> bool:
+        """Whether this change is wanted."""
+        return (
+            self.reason in {None, change.reason}
+            and self.state in {None, change.dest}
+            and self.kind in {None, change.kind}
+            and self.key in {None, change.key, change.slice_id}
+            and (self.after is None or change.at >= self.after)
+            and (self.before is None or change.at < self.before)
+        )
+
+
+class Link(NamedTuple):
+    """One slice in a line of slices of which each replaced the one before."""
+
+    slice_id: str
+    #: The slice that it stood in for.
+    replaces: str | None
+    created_at: float
+    #: When it was first ready; None if it never was.
+    ready_at: float | None
+    #: What ended its use; None while it is of use.
+    lost: Change | None
+    #: When it left; None if it has not.
+    gone_at: float | None
+
+
+class HistoryQueries(ABC):
+    """Questions that are answered from the changes that are kept; who can answer faster overrides.
+
+    Times are in seconds since the epoch.
+    """
+
+    #: The attempts of runs, beside the changes that tell of them.
+    attempts: Attempts
+
+    @abstractmethod
+    def window(self) -> tuple[dict[str, str], Story]:
+        """Give the states before the oldest change that is kept, and all changes that are."""
+
+    @abstractmethod
+    def at(self, time: float) -> dict[str, str]:
+        """Give the state of every slice and host at that time; raises `ForgottenError` if that is not known."""
+
+    @abstractmethod
+    def since(self, seq: int) -> Story:
+        """Give the changes that are kept and numbered above `seq`."""
+
+    @property
+    @abstractmethod
+    def last_seq(self) -> int:
+        """The number of the newest change; 0 if there is none."""
+
+    @property
+    @abstractmethod
+    def dropped(self) -> int:
+        """How many changes were forgotten."""
+
+    def story(self, *keys: str) -> Story:
+        """Tell what happened to these records; a slice's story includes that of its hosts."""
+        wanted = frozenset(keys)
+        return Story(change for change in self if change.key in wanted or change.slice_id in wanted)
+
+    def select(
+        self,
+        *,
+        reason: str | None = None,
+        state: str | None = None,
+        kind: str | None = None,
+        key: str | None = None,
+        after: float | None = None,
+        before: float | None = None,
+        limit: int | None = None,
+    ) -> Story:
+        """Give the changes for which all of this holds.
+
+        Args:
+            reason: a code of `Reason`.
+            state: the state that the record came to, or was in when a note was made.
+            kind: ``"slice"``, ``"host"`` or ``"run"``.
+            key: the id of a slice, with its hosts, or of a host or run.
+            after: not before this time.
+            before: before this time.
+            limit: at most so many, the newest.
+
+        Raises:
+            ValueError: a negative limit.
+
+        """
+        if limit is not None and limit < 0:
+            raise ValueError(f"limit must be 0 or more, not {limit}")
+        return self._select(Selection(reason, state, kind, key, after, before), limit)
+
+    def notes(self, *keys: str) -> Story:
+        """Give what happened to these records, or to all, without moving them."""
+        return Story(change for change in (self.story(*keys) if keys else self) if change.is_note)
+
+    def lineage(self, slice_id: str) -> tuple[Link, ...]:
+        """Give the line of slices that this one belongs to, oldest first: whom it replaced, and who replaced it."""
+        replaces = self._creations()
+        if slice_id not in replaces:
+            return ()
+        replaced_by = {old: new for new, old in replaces.items() if old is not None}
+        line = [slice_id]
+        while (old := replaces.get(line[0])) is not None and old in replaces:
+            line.insert(0, old)
+        while (new := replaced_by.get(line[-1])) is not None:
+            line.append(new)
+        return tuple(_link(name, self.story(name)) for name in line)
+
+    def runs(self, run: str | None = None) -> tuple[RunStory, ...]:
+        """Tell of this run, or of all in the order in which they were submitted, with attempts and pauses."""
+        names = dict.fromkeys([run] if run else [change.key for change in self.select(kind="run")])
+        stories = ((name, self.story(name), self.attempts.of(name)) for name in names)
+        return tuple(
+            tell_run(name, notes, attempts, self.story(*{member for row in attempts for member in row.slices}))
+            for name, notes, attempts in stories
+            if notes or attempts
+        )
+
+    def durations(self, key: str | None = None, *, until: float | None = None) -> Durations:
+        """Measure the time that this record (a slice with its hosts), or all, spent in each state.
+
+        What has not ended counts up to `until`, by default up to the newest of the changes looked at.
+        """
+        base, changes = self.window()
+        if key is not None:
+            changes = self.story(key)
+            base = {name: state for name, state in base.items() if key in {name, name.rpartition("/")[0]}}
+        return measure(base, changes, until)
+
+    def violations(self) -> tuple[str, ...]:
+        """Replay all that is kept through the tables, and name each change that does not fit."""
+        base, changes = self.window()
+        return replay(changes, base)
+
+    def as_dicts(self) -> list[dict[str, Any]]:
+        """Give every change that is kept as a dictionary, ready for JSON."""
+        return [change.as_dict() for change in self]
+
+    def __iter__(self) -> Iterator[Change]:
+        """Go through the changes that are kept at this moment, oldest first."""
+        return iter(self.window()[1])
+
+    def __len__(self) -> int:
+        """Count the changes that are kept."""
+        return len(self.window()[1])
+
+    def _select(self, selection: Selection, limit: int | None) -> Story:
+        found = [change for change in self if selection.takes(change)]
+        return Story(found if limit is None else found[len(found) - min(limit, len(found)) :])
+
+    def _creations(self) -> Mapping[str, str | None]:
+        """Give every slice whose entry is kept, with the one that it replaced."""
+        return {change.key: change.cause for change in self if change.trigger == "create" and change.kind == "slice"}
+
+
+def _link(name: str, story: Story) -> Link:
+    own = [change for change in story if change.key == name and not change.is_note]
+    ready = (change.at for change in own if change.trigger == "prepare")
+    lost = (change for change in own if change.trigger in _LOSING)
+    gone = (change.at for change in own if change.dest is None)
+    return Link(name, own[0].cause, own[0].at, next(ready, None), next(lost, None), next(gone, None))

@@ -1,0 +1,115 @@
+"""The story of a run: its attempts, and how long its work stood still between them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from sliceform.states.reasons import Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sliceform.states.attempts import AttemptRecord
+    from sliceform.states.changes import Change
+
+#: What takes a slice out of an attempt.
+_LEAVING = frozenset({"preempt", "drain"})
+
+
+class Pause(NamedTuple):
+    """A time in which the work of a run stood still, after one attempt and before the next. Seconds since the epoch."""
+
+    #: The attempt that ended, ``<run>/<number>``.
+    after: str
+    #: The attempt that went on with the work; None if there is none yet.
+    before: str | None
+    #: When the first slice of the attempt was taken away or, if none was, the attempt ended.
+    stopped_at: float
+    #: When the processes of the next attempt were alive on all hosts; None if they are not yet.
+    resumed_at: float | None
+    #: The change that took the slice away; None if none was.
+    loss: Change | None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it lasted; None if it is not over."""
+        return None if self.resumed_at is None else max(0.0, self.resumed_at - self.stopped_at)
+
+
+class RunStory(NamedTuple):
+    """One run as a history knows it."""
+
+    id: str
+    #: ``waiting``, ``running``, or how it ended.
+    state: str
+    #: Why it is in that state, in a sentence.
+    detail: str
+    #: Seconds since the epoch; None if that is not kept.
+    submitted_at: float | None
+    #: None while it is not over.
+    ended_at: float | None
+    attempts: tuple[AttemptRecord, ...]
+    pauses: tuple[Pause, ...]
+
+    @property
+    def stood_still_s(self) -> float:
+        """How long its work stood still, all pauses together that are over, seconds."""
+        return sum(pause.seconds or 0.0 for pause in self.pauses)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything by name, ready for JSON."""
+        pauses = [
+            pause._asdict() | {"seconds": pause.seconds, "loss": pause.loss and pause.loss.as_dict()}
+            for pause in self.pauses
+        ]
+        attempts = [attempt.as_dict() for attempt in self.attempts]
+        return self._asdict() | {"attempts": attempts, "pauses": pauses, "stood_still_s": self.stood_still_s}
+
+
+def tell_run(
+    name: str, notes: Sequence[Change], attempts: tuple[AttemptRecord, ...], members: Sequence[Change]
+) -> RunStory:
+    """Tell of a run from its notes, its attempts, and what happened to the slices that took part."""
+    submitted = next((note.at for note in notes if note.reason == Reason.RUN_SUBMITTED), None)
+    end = next((note for note in notes if note.reason == Reason.RUN_FINISHED), None)
+    if end is not None:
+        state, detail = end.dest or "", end.detail.removeprefix(f"{end.dest}: ")
+    elif attempts and attempts[-1].ended_at is None:
+        state, detail = "running", f"attempt {attempts[-1].number} on {', '.join(attempts[-1].slices)}"
+    elif attempts:
+        state, detail = "waiting", f"attempt {attempts[-1].number} {attempts[-1].outcome}: {attempts[-1].detail}"
+    else:
+        state, detail = "waiting", "no attempt has begun"
+    pauses = tuple(_pauses(attempts, members, over=end is not None))
+    return RunStory(name, state, detail, submitted, end and end.at, attempts, pauses)
+
+
+def _pauses(attempts: Sequence[AttemptRecord], members: Sequence[Change], *, over: bool) -> Iterator[Pause]:
+    alive: dict[str, dict[str, float]] = {}
+    losses: dict[str, list[Change]] = {}
+    for change in members:
+        if change.kind == "host" and change.trigger == "start":
+            alive.setdefault(change.detail, {})[change.key] = change.at
+        elif change.kind == "slice" and change.trigger in _LEAVING:
+            losses.setdefault(change.key, []).append(change)
+    following: list[AttemptRecord | None] = [*attempts[1:], None]
+    for attempt, after in zip(attempts, following, strict=True):
+        if attempt.ended_at is None or (after is None and over):
+            continue
+        gone = [
+            change
+            for member in attempt.slices
+            for change in losses.get(member, ())
+            if attempt.started_at <= change.at <= attempt.ended_at
+        ]
+        loss = min(gone, key=lambda change: (change.at, change.seq), default=None)
+        stopped_at = attempt.ended_at if loss is None else loss.at
+        yield Pause(attempt.key, after and after.key, stopped_at, after and _resumed(after, alive), loss)
+
+
+def _resumed(attempt: AttemptRecord, alive: dict[str, dict[str, float]]) -> float | None:
+    """Say when the processes of an attempt were alive on all hosts; if that was never seen, when it began."""
+    seen = alive.get(attempt.key, {})
+    if len(seen) == len(attempt.hosts):
+        return max(seen.values())
+    return None if attempt.ended_at is None else attempt.started_at
