@@ -93,7 +93,7 @@ def _pauses(attempts: Sequence[AttemptRecord], members: Sequence[Change], *, ove
         elif change.kind == "slice" and change.trigger in _LEAVING:
             losses.setdefault(change.key, []).append(change)
     following: list[AttemptRecord | None] = [*attempts[1:], None]
-    for attempt, after in zip(attempts, following, strict=True):
+    for attempt, after in zip(attempts, following, strict=False):
         if attempt.ended_at is None or (after is None and over):
             continue
         gone = [

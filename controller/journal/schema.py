@@ -93,10 +93,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         JournalError: it cannot be used, see its subclasses.
 
     """
-    if path.is_dir() or not (path.parent if write else path).exists():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        missing = path if path.is_dir() or not write else path.parent
-        raise JournalMissingError(f"{missing} {what}: give the path of a journal's file")
+    check_place(path, write=write)
     with told(path):
         mode = "rwc" if write else "ro"
         connection = sqlite3.connect(
@@ -112,6 +109,20 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def check_place(path: Path, *, write: bool) -> None:
+    """See that there is a file or, to write, that there can be one.
+
+    Raises:
+        JournalMissingError: there is not.
+
+    """
+    if path.is_dir():
+        raise JournalMissingError(f"{path} is a folder: give the path of a journal's file")
+    needed = path.parent if write else path
+    if not needed.exists():
+        raise JournalMissingError(f"{needed} does not exist: give the path of a journal's file")
 
 
 def _look(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:

@@ -20,7 +20,7 @@ from sliceform.controller.follow import Batch
 from sliceform.controller.journal.lock import WriterLock
 from sliceform.controller.journal.recover import closing
 from sliceform.controller.journal.rows import put_attempt, read_attempts
-from sliceform.controller.journal.schema import connect, told, transaction
+from sliceform.controller.journal.schema import check_place, connect, told, transaction
 from sliceform.controller.journal.tally import Tally
 from sliceform.controller.journal.trim import trim
 from sliceform.states import AttemptRecord, Change, History, Reason
@@ -80,6 +80,7 @@ class JournalWriter:
             JournalError: it cannot be used, see its subclasses; it was not changed.
 
         """
+        check_place(self.path, write=True)
         self._lock.take(f"{label}/{incarnation}, process {os.getpid()} on {socket.gethostname()}")
         try:
             connection = connect(self.path, write=True)

@@ -1,0 +1,124 @@
+"""Files that are no journal, or not one for us: refused with what to do, and left as they are."""
+
+import sqlite3
+
+import pytest
+
+from sliceform.controller.errors import (
+    FleetNameTakenError,
+    JournalDamagedError,
+    JournalError,
+    JournalForeignError,
+    JournalInUseError,
+    JournalMissingError,
+    JournalNewerError,
+)
+from sliceform.controller.journal import open_journal
+
+
+def ways(path, pen):
+    """Both who reads and who writes looks at the file first."""
+    yield lambda: open_journal(path)
+    yield lambda: pen(path=path)
+
+
+def test_a_text_is_no_journal(path, pen):
+    path.write_text("not a database, " * 100)
+    before = path.read_bytes()
+    for way in ways(path, pen):
+        with pytest.raises(JournalForeignError, match="is not a journal"):
+            way()
+    assert path.read_bytes() == before
+
+
+def test_another_programs_database_is_left_alone(path, pen):
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE theirs (x)")
+    other.commit()
+    other.close()
+    before = path.read_bytes()
+    for way in ways(path, pen):
+        with pytest.raises(JournalForeignError, match="made by another program"):
+            way()
+    assert path.read_bytes() == before
+
+
+def test_a_newer_journal_is_left_alone(path, pen):
+    pen(path=path).close()
+    newer = sqlite3.connect(path)
+    newer.execute("PRAGMA user_version = 99")
+    newer.commit()
+    newer.close()
+    before = path.read_bytes()
+    for way in ways(path, pen):
+        with pytest.raises(JournalNewerError, match="has form 99, this sliceform knows forms up to 1"):
+            way()
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_journal_is_left_alone(path, pen):
+    one = pen(path=path)
+    for number in range(1, 500):
+        one.life(number, 1.0)
+    one.flush()
+    one.close()
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    for damaged in (whole[:middle], whole[:middle] + bytes(16_384) + whole[middle + 16_384 :]):
+        path.write_bytes(damaged)
+        with pytest.raises(JournalDamagedError, match="is damaged"):
+            pen(path=path)
+        with pytest.raises(JournalDamagedError, match="is damaged"), open_journal(path) as journal:
+            journal.check_file()
+        assert path.read_bytes() == damaged
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path, pen):
+    with pytest.raises(JournalMissingError, match=r"absent\.db does not exist"):
+        open_journal(tmp_path / "absent.db")
+    with pytest.raises(JournalMissingError, match="is a folder"):
+        open_journal(tmp_path)
+    with pytest.raises(JournalMissingError, match="nowhere does not exist"):
+        pen(path=tmp_path / "nowhere" / "fleet.db")
+
+
+def test_two_fleets_cannot_write_one_journal(path, pen):
+    first = pen(path=path)
+    first.life(1, 0.0)
+    first.flush()
+    with pytest.raises(JournalInUseError, match=r"is written by another fleet \(pen/0, process \d+ on "):
+        pen(path=path)
+    first.life(2, 10.0)
+    first.flush()
+    first.close()
+    second = pen(path=path)
+    assert second.history.last_seq == 8
+
+
+def test_a_reader_that_is_closed_says_so(path, pen):
+    pen(path=path).close()
+    journal = open_journal(path)
+    journal.close()
+    journal.close()
+    with pytest.raises(JournalError, match="was closed"):
+        len(journal)
+
+
+def test_a_fleet_that_cannot_start_lets_go_of_its_journal(journal_fleet, path):
+    world = journal_fleet()
+    world.fleet._identity = world.fleet._identity.__class__(
+        "taken", "taken", "1", *[getattr(world.fleet._identity, name) for name in ("shape", "settings")]
+    )
+    world.sim.take_name("taken")
+    with pytest.raises(FleetNameTakenError):
+        world.fleet.step()
+    other = journal_fleet()
+    other.go(1.0)
+
+
+def test_a_fleet_refuses_a_foreign_file_before_it_asks_the_cluster(journal_fleet, path):
+    path.write_text("x" * 5000)
+    world = journal_fleet()
+    with pytest.raises(JournalForeignError):
+        world.fleet.start()
+    assert world.sim._fleet is None
