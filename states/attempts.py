@@ -86,6 +86,6 @@ class AttemptLog:
         return tuple(attempt for _, attempt in self._kept.values() if run in {None, attempt.run})
 
     def since(self, revision: int) -> tuple[int, tuple[AttemptRecord, ...]]:
-        """Give the newest revision, and the attempts that were recorded after the given one, in that order."""
-        fresh = sorted(entry for entry in self._kept.values() if entry[0] > revision)
-        return (fresh[-1][0] if fresh else revision), tuple(attempt for _, attempt in fresh)
+        """Give the newest revision, and what was recorded after the given one, in the order in which it began."""
+        fresh = [entry for entry in self._kept.values() if entry[0] > revision]
+        return max((entry[0] for entry in fresh), default=revision), tuple(attempt for _, attempt in fresh)

@@ -34,6 +34,7 @@ def test_since_gives_what_was_recorded_later_as_it_stands():
     later, fresh = log.since(revision)
     assert later > revision
     assert [(row.number, row.outcome) for row in fresh] == [(1, "failed")]
+    assert [row.number for row in log.since(0)[1]] == [1, 2]
 
 
 def test_the_oldest_are_forgotten_beyond_the_limit():

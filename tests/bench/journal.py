@@ -1,0 +1,182 @@
+"""What a journal costs the loop, and how fast it answers when it holds 100,000 changes.
+
+No Ray: a busy simulated fleet is ticked by hand, with and without a journal in turns, and the CPU time of the loop's
+thread is compared; what the simulator itself takes is in both. `--check` fails if a bound is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import structlog
+
+from sliceform.controller.api import SliceController
+from sliceform.controller.follow import Batch
+from sliceform.controller.journal import Journal, open_journal
+from sliceform.controller.journal.writer import JournalWriter
+from sliceform.controller.settings import Settings
+from sliceform.controller.spec import GpuSlice
+from sliceform.controller.testing import FakeClock, SimBackend
+from sliceform.states import History, Story
+
+CHANGES = 100_000
+SHAPE = GpuSlice(10, 4)
+SLICES = 50
+LOSSES = 60
+ROUNDS = 7
+#: What a change may cost on the loop's thread with a journal, times what it costs without.
+COST_BOUND = 1.2
+#: A change is in the file so long after its tick, ms.
+DELAY_BOUND = 100.0
+STORY_BOUND, AT_BOUND = 10.0, 50.0
+#: Changes of a batch when a file is filled.
+_BATCH = 2000
+
+
+def busy(path: Path | None) -> tuple[float, int]:
+    """Let a fleet lose slice after slice; return what a change took the loop's thread, µs, and how many there were."""
+    clock = FakeClock()
+    sim = SimBackend(SHAPE, SLICES, clock=clock)
+    settings = Settings(avoid_lost_s=0.0, quarantine_after=10_000)
+    fleet = SliceController(SHAPE, SLICES, settings=settings, backend=sim, clock=clock, journal=path)
+    fleet.wait_ready(SLICES)
+    before, begin = fleet.history.last_seq, time.thread_time()
+    for number in range(LOSSES):
+        place = sim.places[number % SLICES]
+        sim.remove_slice(place)
+        for _ in range(4):
+            clock.advance(0.5)
+            fleet.step()
+        sim.restore_slice(place)
+        for _ in range(4):
+            clock.advance(0.5)
+            fleet.step()
+            time.sleep(0.002)  # the follower gets its turn, as it would while the loop waits
+    took, changes = time.thread_time() - begin, fleet.history.last_seq - before
+    fleet.close()
+    return took / changes * 1e6, changes
+
+
+def cost(folder: Path) -> tuple[float, float, int]:
+    """Return what a change costs without and with a journal, µs, medians of rounds in turns, and how many there were."""
+    busy(None)
+    plain, kept, changes = [], [], 0
+    for number in range(ROUNDS):
+        plain.append(busy(None)[0])
+        took, changes = busy(folder / f"cost-{number}.db")
+        kept.append(took)
+    return statistics.median(plain), statistics.median(kept), changes
+
+
+def delay(folder: Path) -> float:
+    """Return how long after its tick a change was in the file at worst, ms, over a busy second."""
+    clock = FakeClock()
+    sim = SimBackend(SHAPE, SLICES, clock=clock)
+    fleet = SliceController(SHAPE, SLICES, backend=sim, clock=clock, journal=folder / "delay.db")
+    fleet.wait_ready(SLICES)
+    worst = 0.0
+    with open_journal(folder / "delay.db") as journal:
+        for number in range(20):
+            sim.kill_host(sim.places[number], 0)
+            clock.advance(0.5)
+            fleet.step()
+            begin = time.perf_counter()
+            while journal.last_seq < fleet.history.last_seq:
+                time.sleep(0.001)
+            worst = max(worst, time.perf_counter() - begin)
+    fleet.close()
+    return worst * 1e3
+
+
+@contextlib.contextmanager
+def filled(path: Path) -> Iterator[tuple[Journal, int]]:
+    """Fill a journal with lives of slices of two hosts, 40 of them at a time; give it, and the number of slices."""
+    history = History(2 * CHANGES)
+    writer = JournalWriter(path, history, limit=10 * CHANGES, wish=lambda: ((40,), 0))
+    writer.open("bench", "0", "shape", 0.0)
+    number, written = 0, 0
+    while history.last_seq < CHANGES:
+        number += 1
+        live(history, number)
+        if history.last_seq - written >= _BATCH:
+            writer.write(Batch(Story(history.since(written)), (), 0))
+            written = history.last_seq
+    writer.write(Batch(Story(history.since(written)), (), 0))
+    with open_journal(path) as journal:
+        yield journal, number
+    writer.close(0.0)
+
+
+def live(history: History, number: int) -> None:
+    """Let one slice come, and the one that came 40 before it go."""
+    at = float(number)
+    for name, steps in ((number, _COMING), (number - 40, _GOING)):
+        if name < 1:
+            continue
+        for trigger, source, dest in steps:
+            for key, kind in ((f"slice-{name}", "slice"), *((f"slice-{name}/{rank}", "host") for rank in (0, 1))):
+                history.append(
+                    tick=number, at=at, kind=kind, key=key, trigger=trigger, source=source, dest=dest, reason="desired"
+                )
+
+
+_COMING = (("create", None, "pending"), ("place", "pending", "placed"), ("prepare", "placed", "ready"))
+_GOING = (("drain", "ready", "draining"), ("release", "draining", None))
+
+
+def slowest(ask: Callable[[int], object], slices: int) -> float:
+    """Return the slowest of some answers from all over the file, ms; each is the best of three."""
+    worst = 0.0
+    for number in range(1, slices, slices // 20):
+        took = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            ask(number)
+            took.append(time.perf_counter() - begin)
+        worst = max(worst, min(took))
+    return worst * 1e3
+
+
+def main() -> int:
+    """Measure, print, and say whether the bounds hold."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="fail if a bound is broken")
+    check = parser.parse_args().check
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING), cache_logger_on_first_use=True
+    )
+    with tempfile.TemporaryDirectory(prefix="sliceform-bench-") as name:
+        folder = Path(name)
+        plain, kept, changes = cost(folder)
+        worst = delay(folder)
+        with filled(folder / "filled.db") as (journal, slices):
+            story = slowest(lambda number: journal.story(f"slice-{number}"), slices)
+            at = slowest(lambda number: journal.at(float(number)), slices)
+            size = (folder / "filled.db").stat().st_size / len(journal)
+    rows = [
+        (f"a change on the loop's thread, of {changes}, without a journal", plain, "us", None),
+        ("the same with a journal", kept, "us", None),
+        ("with a journal / without", kept / plain, "x", COST_BOUND),
+        ("in the file after its tick, worst of 20", worst, "ms", DELAY_BOUND),
+        (f"story of a slice among {CHANGES:,} changes, worst of 20", story, "ms", STORY_BOUND),
+        (f"states at a time among {CHANGES:,} changes, worst of 20", at, "ms", AT_BOUND),
+        ("bytes of the file for a change", size, "B", None),
+    ]
+    broken = False
+    for what, value, unit, bound in rows:
+        broken = broken or (bound is not None and value > bound)
+        verdict = "" if bound is None else f"  (bound {bound:g}{' BROKEN' if value > bound else ''})"
+        print(f"{what:<66}{value:10.2f} {unit:<3}{verdict}")
+    return int(broken and check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
