@@ -26,6 +26,7 @@ from sliceform.controller.errors import (
     InsufficientSlicesError,
     UnknownSliceError,
 )
+from sliceform.controller.explanations import explain_run
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.follow import Batch
 from sliceform.controller.followers import Followers
@@ -239,7 +240,7 @@ class SliceController:
         if not self._opened().wait(lambda status: status.ready >= wanted, timeout_s):
             self._check_open()
             why = self.why()
-            reasons = {row.slice_id: str(row) for row in why.slices}
+            reasons = {row.key: str(row) for row in why.slices}
             raise InsufficientSlicesError(wanted, self.status().ready, reasons)
         return self.status()
 
@@ -247,18 +248,21 @@ class SliceController:
     def why(self) -> FleetWhy: ...
 
     @overload
-    def why(self, slice_id: str) -> Why: ...
+    def why(self, key: str) -> Why: ...
 
-    def why(self, slice_id: str | None = None) -> Why | FleetWhy:
-        """Explain why a slice is not ready, or why the fleet is not at its target. Reads the cluster, so it may wait.
+    def why(self, key: str | None = None) -> Why | FleetWhy:
+        """Explain a slice, a run, or why the fleet is not at its target. Reads the cluster, so it may wait.
 
         Raises:
-            UnknownSliceError: there is no such slice.
+            UnknownSliceError: there is no such slice and no such run.
 
         """
         status = self.status()
-        if slice_id is not None:
-            return self._why(self._row(slice_id), status)
+        rows = {row.id: row for row in status.slices}
+        if key is not None and key in rows:
+            return self._why(rows[key], status)
+        if key is not None:
+            return self._why_run(key, rows)
         waiting = [row for row in status.slices if row.state in {"pending", "placed"}]
         return FleetWhy(summarise_fleet(status), tuple(self._why(row, status) for row in waiting))
 
@@ -489,6 +493,13 @@ class SliceController:
             findings = tuple(Finding(note.reason, note.detail) for note in last if note.reason == Reason.EFFECT_FAILED)
             findings += self._loop.backend.explain(row.id, row.place, frozenset(status.avoided))
         return Why(row.id, row.state, summarise(row, self._clock.epoch()), findings)
+
+    def _why_run(self, key: str, known: Iterable[str]) -> Why:
+        runs = [change.key for change in self.history.select(kind="run", reason=Reason.RUN_SUBMITTED)]
+        if not self.history.runs(key):
+            raise UnknownSliceError(key, [*known, *runs])
+        run = self._runs.get(key)
+        return explain_run(self.history, key, waits_for="" if run is None else run.status().detail)
 
     def _run_status(self, record: RunRecord) -> RunStatus:
         if self._closed or record.ended is not None:

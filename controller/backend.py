@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
+from sliceform.controller.finding import Finding
 from sliceform.controller.observed import Event
 from sliceform.controller.requests import Request
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import SliceShape
+
+__all__ = ["Backend", "Finding", "FleetIdentity", "Sink"]
 
 
 class Sink(Protocol):
@@ -46,17 +49,6 @@ class FleetIdentity:
     settings: Settings
     #: Called on every host every `notice_every_s`: None or False = no notice, True, or a deadline in epoch seconds.
     notice_source: Callable[[], bool | float | None] | None = None
-
-
-class Finding(NamedTuple):
-    """One thing found in the cluster that explains why a slice is not there."""
-
-    #: Closed code: `no_such_pod_type`, `chips_held`, `host_missing`, `avoided`, `waiting`, ...
-    code: str
-    #: A sentence for people.
-    text: str
-    #: What it is about: a group's name, a worker id, a place.
-    subject: str = ""
 
 
 class Backend(Protocol):

@@ -17,6 +17,7 @@ from sliceform.states.errors import (
 from sliceform.states.history import History
 from sliceform.states.hosts import HOST_TABLE, HostState, HostTrigger
 from sliceform.states.invariants import check_records, replay
+from sliceform.states.losses import LostSlice
 from sliceform.states.queries import HistoryQueries, Link, Selection
 from sliceform.states.reasons import Reason
 from sliceform.states.records import HostRecord, SliceRecord
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidTransition",
     "Kind",
     "Link",
+    "LostSlice",
     "Pause",
     "Reason",
     "Row",

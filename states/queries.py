@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from sliceform.states.changes import Change, Story
 from sliceform.states.durations import Durations, measure
 from sliceform.states.invariants import replay
+from sliceform.states.losses import LostSlice, tell_loss
 from sliceform.states.runs import RunStory, tell_run
 
 if TYPE_CHECKING:
@@ -144,13 +145,26 @@ class HistoryQueries(ABC):
         replaces = self._creations()
         if slice_id not in replaces:
             return ()
-        replaced_by = {old: new for new, old in replaces.items() if old is not None}
-        line = [slice_id]
-        while (old := replaces.get(line[0])) is not None and old in replaces:
-            line.insert(0, old)
-        while (new := replaced_by.get(line[-1])) is not None:
-            line.append(new)
-        return tuple(_link(name, self.story(name)) for name in line)
+        first = slice_id
+        while (old := replaces[first]) is not None and old in replaces:
+            first = old
+        return self._line(first, self._successors())
+
+    def lines(self) -> tuple[tuple[Link, ...], ...]:
+        """Give every line of slices, in the order in which they began; see `lineage`."""
+        replaces = self._creations()
+        replaced_by = self._successors()
+        return tuple(self._line(name, replaced_by) for name, old in replaces.items() if old not in replaces)
+
+    def losses(self) -> tuple[LostSlice, ...]:
+        """Tell of every slice that was preempted, in order: what took it, and what replaced it."""
+        preempted = self.select(state="preempted", kind="slice")
+        replaced_by = self._successors()
+        return tuple(self._loss(change, replaced_by) for change in preempted if not change.is_note)
+
+    def loss(self, change: Change) -> LostSlice:
+        """Tell of the slice that this `preempt` change is about."""
+        return self._loss(change, self._successors())
 
     def runs(self, run: str | None = None) -> tuple[RunStory, ...]:
         """Tell of this run, or of all in the order in which they were submitted, with attempts and pauses."""
@@ -190,12 +204,26 @@ class HistoryQueries(ABC):
         """Count the changes that are kept."""
         return len(self.window()[1])
 
+    def _line(self, first: str, replaced_by: Mapping[str, str]) -> tuple[Link, ...]:
+        line = [first]
+        while (new := replaced_by.get(line[-1])) is not None:
+            line.append(new)
+        return tuple(_link(name, self.story(name)) for name in line)
+
+    def _loss(self, change: Change, replaced_by: Mapping[str, str]) -> LostSlice:
+        new = replaced_by.get(change.key)
+        return tell_loss(change, self.story(change.key), new, self.story(new) if new else ())
+
+    def _successors(self) -> Mapping[str, str]:
+        """Give every slice that was replaced, with the one that replaced it."""
+        return {old: new for new, old in self._creations().items() if old is not None}
+
     def _select(self, selection: Selection, limit: int | None) -> Story:
         found = [change for change in self if selection.takes(change)]
         return Story(found if limit is None else found[len(found) - min(limit, len(found)) :])
 
     def _creations(self) -> Mapping[str, str | None]:
-        """Give every slice whose entry is kept, with the one that it replaced."""
+        """Give every slice whose entry is kept, in order, with the one that it replaced."""
         return {change.key: change.cause for change in self if change.trigger == "create" and change.kind == "slice"}
 
 

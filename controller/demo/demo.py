@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -50,6 +51,8 @@ class Options:
     steps: int = 400
     fault: bool = True
     seed: int = 0
+    #: Where the fleet's journal is kept; None = nowhere.
+    journal: Path | None = None
 
     @property
     def pod_type(self) -> str:
@@ -85,6 +88,8 @@ def show(options: Options) -> int:
         complain(gaps, overheard.getvalue())
         return 1
     screen.text(_closing(options))
+    if options.journal is not None:
+        screen.text(f"\nIts journal is kept: ask `sliceform why {options.journal}` what happened.")
     return 0
 
 
@@ -108,7 +113,7 @@ def _show(options: Options, screen: Screen) -> tuple[Evidence, str]:
 def _train(options: Options, cluster: VirtualCluster, plan: train.Plan, screen: Screen) -> tuple[Evidence, str]:
     """Train on a fleet of the cluster; return what is known of it, and the report on it."""
     error, results = "", list[Mapping[str, Any]]()
-    with SliceController(TpuSlice(options.pod_type), options.slices) as fleet:
+    with SliceController(TpuSlice(options.pod_type), options.slices, journal=options.journal) as fleet:
         run = fleet.options(max_preemptions=int(options.fault), env=_ENV).submit(train.train, plan)
         watch = Watch(fleet, run, plan, screen)
         try:

@@ -184,7 +184,9 @@ class Journal(HistoryQueries):
     def _creations(self) -> Mapping[str, str | None]:
         with self.reading() as connection:
             return dict(
-                connection.execute("SELECT key, cause FROM changes WHERE trigger = 'create' AND kind = 'slice'")
+                connection.execute(
+                    "SELECT key, cause FROM changes WHERE trigger = 'create' AND kind = 'slice' ORDER BY seq"
+                )
             )
 
     # What a file knows beside.

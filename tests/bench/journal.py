@@ -66,7 +66,7 @@ def busy(path: Path | None) -> tuple[float, int]:
 
 
 def cost(folder: Path) -> tuple[float, float, int]:
-    """Return what a change costs without and with a journal, µs, medians of rounds in turns, and how many there were."""
+    """Return what a change costs without and with a journal, µs (medians of rounds in turns), and their number."""
     busy(None)
     plain, kept, changes = [], [], 0
     for number in range(ROUNDS):

@@ -1,4 +1,4 @@
-"""Drivers that are killed: each child writes a journal of a busy simulated fleet, and tells what it has recorded when."""
+"""Drivers that are killed: each child writes a journal of a busy simulated fleet, and tells what it recorded when."""
 
 import logging
 import os
@@ -48,9 +48,11 @@ def serve() -> None:
                 fleet_without_end(path, tell)
             finally:
                 os._exit(1)
-        print(child, flush=True)
+        sys.stdout.write(f"{child}\n")
+        sys.stdout.flush()
         os.waitpid(child, 0)
-        print("gone", flush=True)
+        sys.stdout.write("gone\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

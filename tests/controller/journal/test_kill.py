@@ -47,7 +47,7 @@ def wait_for(path, changes):
 
 
 def kill_one(drivers, path, changes, delay_s):
-    """Start a driver, kill it when it has recorded so much and some more; return what it had recorded before the bound."""
+    """Kill a driver when it has recorded so much and some more; return what it had before the bound, and at last."""
     drivers.stdin.write(f"{path}\n")
     drivers.stdin.flush()
     child = int(drivers.stdout.readline())

@@ -1,0 +1,39 @@
+"""The command `sliceform`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import click
+
+from sliceform.controller.cli.app import app
+from sliceform.controller.errors import JournalError
+from sliceform.states import ForgottenError
+
+__all__ = ["app", "main"]
+
+#: What the shell reports for a program that Ctrl-C ended.
+_INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the arguments say, by default those of the process; return the exit code."""
+    try:
+        code = app.main(argv if argv is None else list(argv), prog_name="sliceform", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (JournalError, ForgottenError) as error:
+        click.echo(f"Error: {error}", err=True)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("interrupted; everything that was started is gone", err=True)
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter must not complain about it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return int(code or 0)
