@@ -63,7 +63,7 @@ def explain_run(history: HistoryQueries, run: str, when: When = utc, waits_for: 
         summary += f": {told.detail}"
     findings: list[Finding] = []
     if told.state == "waiting":
-        findings.append(Finding("waiting", waits_for or f"it waits for slices; {told.detail}"))
+        findings.append(Finding("waiting", waits_for or "it waits for ready slices that are free"))
     pauses = {pause.after: pause for pause in told.pauses}
     for attempt in told.attempts:
         if attempt.outcome in {None, "succeeded"}:
@@ -73,7 +73,7 @@ def explain_run(history: HistoryQueries, run: str, when: When = utc, waits_for: 
         pause = pauses.get(attempt.key)
         if pause is not None:
             findings += _interruption(history, pause, when)
-    if told.stood_still_s:
+    if len(told.pauses) > 1:
         findings.append(Finding("stood_still", f"it stood still for {_span(told.stood_still_s)} in all", run))
     return Why(run, told.state, summary, tuple(findings))
 

@@ -169,7 +169,7 @@ class HistoryQueries(ABC):
     def runs(self, run: str | None = None) -> tuple[RunStory, ...]:
         """Tell of this run, or of all in the order in which they were submitted, with attempts and pauses."""
         names = dict.fromkeys([run] if run else [change.key for change in self.select(kind="run")])
-        stories = ((name, self.story(name), self.attempts.of(name)) for name in names)
+        stories = ((name, self.select(key=name, kind="run"), self.attempts.of(name)) for name in names)
         return tuple(
             tell_run(name, notes, attempts, self.story(*{member for row in attempts for member in row.slices}))
             for name, notes, attempts in stories

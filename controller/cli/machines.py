@@ -38,7 +38,7 @@ def diagram(table: str, form: str, *, as_json: bool) -> int:
 
 
 @click.command(cls=Command)
-@click.argument("state", type=OneOf([*SliceState, _BEFORE_ENTRY]))
+@click.argument("state", type=OneOf([*(state.value for state in SliceState), _BEFORE_ENTRY]), metavar="STATE")
 @click.option("--of", "of", type=OneOf(["slice", "host"]), help="Only that; by default both.")
 @as_json
 def explain(state: str, of: str | None, *, as_json: bool) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import click
 import pytest
 import structlog
 
@@ -152,9 +153,14 @@ def exists(words: list[str]) -> bool:
         return script.exists() and all(
             f'"{word}"' in script.read_text(encoding="utf-8") for word in words[2:] if word.startswith("--")
         )
+    context = click.Context(cli.app, info_name=words[0])
     try:
-        cli._parser().parse_args(words[1:])
-    except SystemExit:
+        name, command, rest = cli.app.resolve_command(context, words[1:])
+        assert command is not None
+        command.make_context(name, rest, parent=context)
+    except click.exceptions.Exit:
+        return True
+    except click.ClickException:
         return False
     return True
 

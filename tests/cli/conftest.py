@@ -1,0 +1,100 @@
+"""A journal with an incident in it: a run loses a host, its slice is replaced, and the fleet waits for a third one."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from sliceform.controller.api import SliceController
+from sliceform.controller.cli import main
+from sliceform.controller.journal import open_journal
+from sliceform.controller.spec import TpuSlice
+from sliceform.controller.testing import FakeClock, SimBackend
+
+BOUND_S = 20.0
+
+
+#: The fleet begins then, 2023-11-14 22:13:20 UTC.
+EPOCH = 1_700_000_000.0
+
+
+@pytest.fixture(scope="session")
+def quiet() -> Iterator[None]:
+    """A simulated fleet would log every change."""
+    before = structlog.get_config()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture(scope="session")
+def closed(quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The journal of a fleet that was closed."""
+    path = tmp_path_factory.mktemp("closed") / "fleet.db"
+    write_incident(path, EPOCH, closed=True)
+    return path
+
+
+@pytest.fixture(scope="session")
+def living(quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The journal of a fleet that is still there."""
+    path = tmp_path_factory.mktemp("living") / "fleet.db"
+    fleet = write_incident(path, EPOCH, closed=False)
+    yield path
+    fleet.close(grace_s=0.0)
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Ask the command line in this process, in UTC; give exit code, output and errors."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+
+    def one(*words: Any) -> tuple[int, str, str]:
+        code = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return one
+
+
+def write_incident(path: Path, epoch: float, *, closed: bool) -> SliceController:
+    """Live through it on a simulated cluster; give the fleet, which is closed or goes on to be written."""
+    clock = FakeClock(epoch=epoch)
+    shape = TpuSlice("v4-16")
+    sim = SimBackend(shape, ["rack-a", "rack-b", "rack-c"], clock=clock, work_s=10.0)
+    fleet = SliceController(shape, 2, name="train", backend=sim, clock=clock, journal=path)
+
+    def let(seconds: float) -> None:
+        for _ in range(round(seconds / 0.25)):
+            clock.advance(0.25)
+            fleet.step()
+
+    fleet.wait_ready(2)
+    run = fleet.submit(max, 1, 2)
+    let(3.0)
+    sim.kill_host("rack-b", 1)
+    run.result()
+    sim.hold("rack-b", by="another")
+    fleet.scale(3)
+    let(5.0)
+    if closed:
+        fleet.close()
+    else:
+        _until_written(fleet, path)
+    return fleet
+
+
+def _until_written(fleet: SliceController, path: Path) -> None:
+    pause = threading.Event()
+    with open_journal(path) as journal:
+        for _ in range(round(BOUND_S / 0.01)):
+            if journal.last_seq == fleet.history.last_seq:
+                return
+            pause.wait(0.01)
+    raise AssertionError("the journal stays behind")
