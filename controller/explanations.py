@@ -97,8 +97,9 @@ def tell_loss(loss: LostSlice, when: When = utc) -> Iterator[Finding]:
     host = f"host {loss.host}" if loss.host else loss.slice_id
     node = f" on node {loss.node}" if loss.node else ""
     place = f" of {loss.place}" if loss.place else ""
-    text = f"{host}{node}{place} was lost at {when(loss.at)}, learnt by {loss.reason}: {_DOCS.get(loss.reason, '')}"
-    yield Finding("lost", f"{text} {loss.detail}".rstrip(), loss.host or loss.slice_id)
+    learnt = f"{loss.reason}: {_DOCS.get(loss.reason, '').rstrip('.')}" + (f" ({loss.detail})" if loss.detail else "")
+    text = f"{host}{node}{place} was lost at {when(loss.at)}, learnt by {learnt}"
+    yield Finding("lost", text, loss.host or loss.slice_id)
     if loss.replaced_by is None:
         yield Finding("replaced", f"nothing has replaced {loss.slice_id} yet", loss.slice_id)
         return

@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     history_limit: _Count = 100_000
     """How many changes are kept in memory."""
 
-    journal_limit: _Count = 1_000_000
+    journal_limit: _Count = 500_000
     """How many changes, and hosts of attempts, a journal keeps; what lives is kept beyond that."""
 
     io_queue_limit: _Count = 100_000
