@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         FleetClosedError,
         FleetNameTakenError,
         InsufficientSlicesError,
+        JournalError,
         RunCancelled,
         RunFailed,
         RunPreempted,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
         UnknownSliceError,
         UnpicklableFunctionError,
     )
+    from sliceform.controller.journal import Journal, open_journal
     from sliceform.controller.on_host.context import HostContext, Stopped, host_context, initialize_jax
     from sliceform.controller.run import Run, RunResult
     from sliceform.controller.settings import Settings
@@ -40,6 +42,8 @@ _HOMES = {
     "HostContext": "on_host.context",
     "HostStatus": "status",
     "InsufficientSlicesError": "errors",
+    "Journal": "journal",
+    "JournalError": "errors",
     "Run": "run",
     "RunCancelled": "errors",
     "RunFailed": "errors",
@@ -56,6 +60,7 @@ _HOMES = {
     "UnpicklableFunctionError": "errors",
     "host_context": "on_host.context",
     "initialize_jax": "on_host.context",
+    "open_journal": "journal",
 }
 
 __all__ = [
@@ -69,6 +74,8 @@ __all__ = [
     "HostContext",
     "HostStatus",
     "InsufficientSlicesError",
+    "Journal",
+    "JournalError",
     "Run",
     "RunCancelled",
     "RunFailed",
@@ -85,6 +92,7 @@ __all__ = [
     "UnpicklableFunctionError",
     "host_context",
     "initialize_jax",
+    "open_journal",
 ]
 
 

@@ -16,6 +16,8 @@ from sliceform.states import Change, Reason, Selection, SliceState
 
 #: How many of the last changes `watch` begins with, or shows below the table.
 _LAST = 10
+#: How often the table of `watch` is drawn anew though nothing happened, seconds.
+_REFRESH_S = 1.0
 
 
 class _ReasonCode(click.ParamType):  # type: ignore[type-arg]  # generic only since click 8.2
@@ -127,9 +129,13 @@ def _watch_live(journal: object) -> None:
 
     assert isinstance(journal, Journal)
     with Live(console=screen.console(), auto_refresh=False, screen=False) as live:
-        for _ in followed(journal, journal.last_seq, Selection()):
+        shown_at = 0.0
+        for changes in followed(journal, journal.last_seq, Selection()):
+            if not changes and time.time() - shown_at < _REFRESH_S:
+                continue
+            shown_at = time.time()
             lines = [screen.change_line(change) for change in journal.select(limit=_LAST)]
-            view = fleet_view(fleet_at(journal, time.time()), ending(journal))
+            view = fleet_view(fleet_at(journal, shown_at), ending(journal))
             live.update(Group(*view, *lines), refresh=True)
 
 

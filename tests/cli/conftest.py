@@ -23,7 +23,7 @@ BOUND_S = 20.0
 EPOCH = 1_700_000_000.0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def quiet() -> Iterator[None]:
     """A simulated fleet would log every change."""
     before = structlog.get_config()
@@ -32,7 +32,7 @@ def quiet() -> Iterator[None]:
     structlog.configure(**before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def closed(quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The journal of a fleet that was closed."""
     path = tmp_path_factory.mktemp("closed") / "fleet.db"
@@ -40,7 +40,7 @@ def closed(quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def living(quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The journal of a fleet that is still there."""
     path = tmp_path_factory.mktemp("living") / "fleet.db"

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from sliceform.controller.explanations import explain_fleet
+from sliceform.controller.journal import open_journal
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 _MAIN = "import sys; from sliceform.controller.cli import main; sys.exit(main())"
@@ -75,7 +78,7 @@ def wait_until_nothing_is_left(place: Path) -> None:
 
 def test_the_demo_shows_all_of_it(place: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _MAIN, "demo", "--steps", "300"],
+        [sys.executable, "-c", _MAIN, "demo", "--steps", "300", "--journal", place / "kept.db"],
         env=environment(place),
         capture_output=True,
         text=True,
@@ -99,6 +102,12 @@ def test_the_demo_shows_all_of_it(place: Path) -> None:
     assert re.search(rf"\d\.\d+ s  loss of {lost[1]} noticed", said)
     assert "All of it happened" in said
     assert "raylet" not in said
+    with open_journal(place / "kept.db") as journal:
+        assert (journal.writing(), journal.violations(), journal.at(time.time())) == ("closed", (), {})
+        why = str(explain_fleet(journal, time.time()))
+    assert re.search(rf"host {lost[1]}/\d on node \w+ of v4-16-\w was lost at .*, learnt by \w+: ", why)
+    assert f"replaced {lost[1]} and was ready" in why
+    assert "its work stood still for" in why
     wait_until_nothing_is_left(place)
 
 
