@@ -22,6 +22,8 @@ _TROUBLES: Mapping[str, str] = {
 }
 #: At most so many of them are told, the newest.
 _TOLD = 3
+#: Of runs that are over, and were interrupted or failed, so many are told, the newest.
+_OVER = 5
 _WAITING = frozenset({"pending", "placed"})
 _READY = frozenset({"ready", "running"})
 _DOCS = {reason.value: reason.doc for reason in Reason}
@@ -83,9 +85,9 @@ def explain_fleet(history: HistoryQueries, now: float, when: When = utc, wanted:
     states = {key: state for key, state in history.at(float("inf")).items() if "/" not in key}
     ready = sum(state in _READY for state in states.values())
     slices = tuple(explain_slice(history, key, now, when) for key, state in states.items() if state not in _READY)
-    runs = tuple(
-        explain_run(history, run.id, when) for run in history.runs() if run.pauses or run.state in {"waiting", "failed"}
-    )
+    told = [run for run in history.runs() if run.pauses or run.state in {"waiting", "failed"}]
+    over = [run.id for run in told if run.ended_at is not None][:-_OVER]
+    runs = tuple(explain_run(history, run.id, when) for run in told if run.id not in over)
     goal = "" if wanted is None else f" of {wanted}"
     last = history.select(state="preempted", kind="slice", limit=1)
     lost = [f"{change.key} was lost last, at {when(change.at)} ({change.reason})" for change in last]

@@ -142,6 +142,11 @@ class History(HistoryQueries):
         """How many changes were forgotten because of the limit."""
         return self._window.dropped
 
+    @property
+    def forgotten_until(self) -> float | None:
+        """The latest time of a change that was forgotten, seconds since the epoch; None if none was."""
+        return self._window.base_at
+
     def _trim(self) -> None:
         """Forget the oldest chunk, and remember which states it led to."""
         window = self._window

@@ -21,15 +21,18 @@ _INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say, by default those of the process; return the exit code."""
     try:
-        code = app.main(argv if argv is None else list(argv), prog_name="sliceform", standalone_mode=False)
+        with app.make_context("sliceform", list(sys.argv[1:] if argv is None else argv)) as context:
+            code = app.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     except (JournalError, ForgottenError) as error:
         click.echo(f"Error: {error}", err=True)
         return 2
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         click.echo("interrupted; everything that was started is gone", err=True)
         return _INTERRUPTED
     except BrokenPipeError:

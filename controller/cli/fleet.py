@@ -16,6 +16,8 @@ from sliceform.states import Link, RunStory, SliceState
 if TYPE_CHECKING:
     from sliceform.controller.cli.past import PastFleet
 
+#: Of runs that are over, so many are shown with the fleet, the newest.
+_OVER = 5
 _SLICE_COLUMNS = ("slice", "state", "since", "for", "place", "hosts", "reason", "detail")
 _RUN_COLUMNS = ("run", "state", "attempts", "stood still", "detail")
 _ATTEMPT_COLUMNS = ("attempt", "outcome", "began", "took", "slices", "then stood still", "detail")
@@ -68,11 +70,12 @@ def fleet_view(fleet: PastFleet, said: str) -> Iterator[Any]:
                 for row in fleet.slices
             ],
         )
-    if fleet.runs:
-        yield screen.table(
-            _RUN_COLUMNS,
-            [(run.id, run.state, len(run.attempts), span(run.stood_still_s), run.detail) for run in fleet.runs],
-        )
+    over = [run for run in fleet.runs if run.ended_at is not None]
+    shown = [*over[-_OVER:], *(run for run in fleet.runs if run.ended_at is None)]
+    if shown:
+        yield screen.table(_RUN_COLUMNS, [_run_row(run) for run in shown])
+    if len(over) > _OVER:
+        yield f"and {len(over) - _OVER} runs that were over before"
 
 
 @click.command(cls=Command)

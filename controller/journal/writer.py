@@ -209,7 +209,8 @@ class JournalWriter:
         """Go on after changes that were forgotten before they could be written, from what they led to."""
         base, kept = self._history.window()
         tally.base_seq = kept[0].seq - 1 if kept else self._history.last_seq
-        tally.base_at = max(tally.latest_at, kept[0].at if kept else 0.0)
+        # Asked after the window: should more have been forgotten meanwhile, more is refused than has to be.
+        tally.base_at = max(tally.latest_at, self._history.forgotten_until or 0.0)
         tally.dropped += missed
         tally.states = base
         tally.unpictured, tally.earliest_at = 0, float("inf")

@@ -153,3 +153,9 @@ def pen(path: Path) -> Iterator[Callable[..., Pen]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture(scope="session")
+def pen_at() -> Callable[[Path, int], Pen]:
+    """Make a pen that its test closes."""
+    return Pen
