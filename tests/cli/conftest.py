@@ -50,7 +50,9 @@ def living(quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 
 
 @pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def ask(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """Ask the command line in this process, in UTC; give exit code, output and errors."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
@@ -60,7 +62,9 @@ def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
         said = capsys.readouterr()
         return code, said.out, said.err
 
-    return one
+    yield one
+    monkeypatch.undo()
+    time.tzset()
 
 
 def write_incident(path: Path, epoch: float, *, closed: bool) -> SliceController:
