@@ -55,7 +55,7 @@ class Follower:
             published: notified after everything that the loop records.
             consume: takes a batch; when it raises, the same changes are offered again, with later ones, after a pause.
             name: of the consumer, for thread names and the log.
-            since: number of the last change that is not wanted any more; by default the newest there is now.
+            since: number of the last change that is not wanted any more; by default the newest when it starts.
             every_s: hand over a batch at this pace, seconds, be it empty; by default as soon as something is recorded.
 
         """
@@ -64,8 +64,8 @@ class Follower:
         self._consume = consume
         self._name = name
         self._every_s = every_s
-        self._seq = history.last_seq if since is None else since
-        self._revision = history.attempts.since(0)[0] if since is None else 0
+        self._since = since
+        self._seq = self._revision = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"sliceform-{name}", daemon=True)
         #: Batches that the consumer failed on.
@@ -73,6 +73,11 @@ class Follower:
 
     def start(self) -> None:
         """Begin to follow."""
+        if self._since is None:
+            self._seq = self._history.last_seq
+            self._revision = self._history.attempts.since(0)[0]
+        else:
+            self._seq = self._since
         self._thread.start()
 
     def end(self) -> None:
@@ -118,9 +123,9 @@ class Follower:
         missed = changes[0].seq - self._seq - 1 if changes else 0
         try:
             self._consume(Batch(changes, attempts, missed))
-        except Exception:
+        except Exception as error:  # noqa: BLE001 - whatever a consumer raises
             self.errors += 1
-            log.exception("follower_failed", follower=self._name, errors=self.errors, changes=len(changes))
+            log.error("follower_failed", follower=self._name, errors=self.errors, cause=repr(error))  # noqa: TRY400
             return False
         self._seq = changes[-1].seq if changes else self._seq
         self._revision = revision

@@ -159,3 +159,13 @@ def test_a_consumer_may_end_its_own_following(fleet, reader):
     fleet.write()
     follower._thread.join(BOUND_S)
     assert ended == [True]
+
+
+def test_what_was_there_before_it_began_is_neither_handed_over_nor_missed(fleet, reader):
+    follower = Follower(fleet.history, fleet.published, reader, name="test")
+    fleet.write(5)
+    follower.start()
+    fleet.write()
+    assert follower.stop(BOUND_S)
+    assert reader.seqs == [6]
+    assert reader.batches[0].missed == 0

@@ -59,7 +59,7 @@ class JournalFleet:
         raise AssertionError("the journal stays behind")
 
     def abandon(self) -> None:
-        for follower in self.fleet._followers:
+        for follower in self.fleet._followers._followers:
             assert follower.stop(BOUND_S)
         self.fleet._journal._connection.close()
         self.fleet._journal._lock.release()
