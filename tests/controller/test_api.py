@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sliceform.controller import api
 from sliceform.controller.api import SliceController
 from sliceform.controller.errors import (
     ConfigurationError,
     FleetClosedError,
     FleetNameTakenError,
+    InsufficientSlicesError,
     RunCancelled,
     UnknownSliceError,
 )
@@ -222,6 +224,17 @@ class TestOnItsOwnThread:
                 fleet.step()
             assert fleet.start() is fleet
         assert sim.left_at_close == {}
+
+    def test_waiting_ends_though_the_fleet_s_clock_stands_still(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody advances it, so that nothing becomes ready and nothing is given back."""
+        monkeypatch.setattr(api, "_RELEASE_S", 0.1)
+        still = SimBackend(SHAPE, 2, clock=FakeClock())
+        fleet = self.fleet(still, clock=still.clock).start()
+        begun = time.monotonic()
+        with pytest.raises(InsufficientSlicesError):
+            fleet.wait_ready(timeout_s=0.1)
+        fleet.close(grace_s=0.1)
+        assert time.monotonic() - begun < 10.0
 
     def test_leaving_the_body_waits_for_its_runs(self, sim: SimBackend) -> None:
         with self.fleet(sim) as fleet:
