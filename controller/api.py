@@ -28,7 +28,6 @@ from sliceform.controller.errors import (
 )
 from sliceform.controller.explanations import explain_run
 from sliceform.controller.fleet import Fleet
-from sliceform.controller.follow import Batch
 from sliceform.controller.followers import Followers
 from sliceform.controller.journal.history import JournalHistory
 from sliceform.controller.journal.writer import JournalWriter
@@ -248,10 +247,13 @@ class SliceController:
     def why(self) -> FleetWhy: ...
 
     @overload
-    def why(self, key: str) -> Why: ...
+    def why(self, slice_id: str) -> Why: ...
 
-    def why(self, key: str | None = None) -> Why | FleetWhy:
+    def why(self, slice_id: str | None = None) -> Why | FleetWhy:
         """Explain a slice, a run, or why the fleet is not at its target. Reads the cluster, so it may wait.
+
+        Args:
+            slice_id: the id of a slice or, as well, of a run; by default all slices that are not ready.
 
         Raises:
             UnknownSliceError: there is no such slice and no such run.
@@ -259,10 +261,10 @@ class SliceController:
         """
         status = self.status()
         rows = {row.id: row for row in status.slices}
-        if key is not None and key in rows:
-            return self._why(rows[key], status)
-        if key is not None:
-            return self._why_run(key, rows)
+        if slice_id is not None and slice_id in rows:
+            return self._why(rows[slice_id], status)
+        if slice_id is not None:
+            return self._why_run(slice_id, rows)
         waiting = [row for row in status.slices if row.state in {"pending", "placed"}]
         return FleetWhy(summarise_fleet(status), tuple(self._why(row, status) for row in waiting))
 
@@ -447,7 +449,7 @@ class SliceController:
                 self._journal.close(self._clock.epoch())
             raise
         if self._journal is not None:
-            self._follow(self._journal.write, "journal")
+            self._followers.add(self._journal.write, "journal")
         return Drive(reconciler, self._clock, identity.label)
 
     def _writer(self, path: Path) -> JournalWriter:
@@ -465,10 +467,6 @@ class SliceController:
         self.history.resume(resumed.last_seq, resumed.latest_at, resumed.attempts)
         self._fleet.picture.next_number = resumed.next_slice
         self._submitted = resumed.next_run - 1
-
-    def _follow(self, consume: Callable[[Batch], None], name: str) -> None:
-        """Have a consumer see all that is recorded from now on, until the fleet is closed."""
-        self._followers.add(consume, name)
 
     def _measure(self, drive: Drive) -> None:
         """Begin to measure, if the backend has somewhere to put it."""
