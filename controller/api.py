@@ -373,7 +373,7 @@ class SliceController:
     ) -> Run:
         self._check_open()
         drive = self._opened()
-        work = drive.loop.backend.pack(fn, args, kwargs)
+        work = drive.loop.backend.pack(fn, args, kwargs, options.runtime_env)
         with self._lock:
             self._submitted += 1
             run_id = f"run-{self._submitted}"

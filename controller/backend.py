@@ -80,11 +80,20 @@ class Backend(Protocol):
         """Say why this slice is not ready. May wait on the cluster; called on the user's thread."""
         ...
 
-    def pack(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def pack(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Make the work travel: pickle function and arguments once, on the user's thread.
+
+        `runtime_env` is what the run's options have.
 
         Raises:
             UnpicklableFunctionError: naming the part that cannot be pickled.
+            ConfigurationError: the function brings options that cannot be honoured.
 
         """
         ...

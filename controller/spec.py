@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from sliceform.controller.frozen import FrozenDict
+from sliceform.controller.labels import check_selector
 from sliceform.controller.topology import PodType, describe
 
 Kind = Literal["tpu", "gpu", "cpu"]
@@ -47,9 +48,14 @@ class Devices:
     count: int
 
 
+def _checked(selector: dict[str, str]) -> dict[str, str]:
+    check_selector(selector)
+    return selector
+
+
 _Amount = StrictInt | StrictFloat
 _Resources = Annotated[dict[str, _Amount], AfterValidator(FrozenDict)]
-_Labels = Annotated[dict[str, str], AfterValidator(FrozenDict)]
+_Labels = Annotated[dict[str, str], AfterValidator(_checked), AfterValidator(FrozenDict)]
 
 
 class SliceShape(BaseModel, ABC):

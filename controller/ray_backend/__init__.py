@@ -107,7 +107,13 @@ class RayBackend:
             return ()
         return parts.explain(life, place, avoid)
 
-    def pack(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def pack(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Pickle the work, once, on the user's thread.
 
         Raises:
@@ -118,7 +124,7 @@ class RayBackend:
         """
         if self._parts is None:
             raise BackendError("the backend is not open")
-        return pack(fn, args, kwargs, self._parts.session.fleet.shape)
+        return pack(fn, args, kwargs, self._parts.session.fleet.shape, runtime_env)
 
     def meter(self) -> RayMeter:
         """Return Ray's instruments for what is measured of the fleet."""

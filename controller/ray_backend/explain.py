@@ -5,6 +5,7 @@ Reads the node table and the table of all groups, which is slow on large cluster
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import ray
 from ray.util.placement_group import placement_group_table
 
 from sliceform.controller.backend import Finding
+from sliceform.controller.labels import matches
 from sliceform.controller.ray_backend import private
 from sliceform.controller.ray_backend.holding import Holding, Stage
 from sliceform.controller.ray_backend.nodes import NODE_ID, POD_TYPE, SLICE_NAME, WORKER_ID
@@ -122,14 +124,15 @@ def _held(cluster: Cluster, shape: TpuSlice, place: str, hosts: Mapping[str, Row
         yield from _short(cluster, hosts.values(), shape.bundle)
 
 
-def _short(cluster: Cluster, rows: Iterable[Row], bundle: Mapping[str, float]) -> Iterator[Finding]:
-    """Find nodes that lack something free though no group of others holds it: a task or an actor does, or a group."""
+def _short(cluster: Cluster, rows: Iterable[Row], bundle: Mapping[str, float], hosts: int = 1) -> Iterator[Finding]:
+    """Find nodes that could take so many hosts but for something that a group, a task or an actor holds."""
     if cluster.free is None:
         return
     for row in rows:
         node = row["NodeID"]
         free = cluster.free.get(node, {})
-        lacking = [name for name, amount in bundle.items() if free.get(name, 0) < amount]
+        wanted = max(1, min(hosts, _room(row["Resources"], bundle)))
+        lacking = [name for name, amount in bundle.items() if _room(free, {name: amount}) < wanted]
         if not lacking:
             continue
         groups = sorted({name for name, resources in cluster.held.get(node, ()) if resources & set(lacking)})
@@ -139,25 +142,34 @@ def _short(cluster: Cluster, rows: Iterable[Row], bundle: Mapping[str, float]) -
 
 
 def _plain(cluster: Cluster, shape: SliceShape, avoid: frozenset[str]) -> tuple[Finding, ...]:
-    fit = [row for row in cluster.nodes if _offers(row, shape)]
-    needed = shape.hosts if shape.exclusive_nodes else 1
+    matching = [row for row in cluster.nodes if matches({**row["Labels"], NODE_ID: row["NodeID"]}, shape.selector)]
+    if not matching:
+        return (Finding("host_missing", f"no living node has the labels {dict(shape.selector)}", "0"),)
+    each = shape.hosts if not shape.exclusive_nodes else 1
+    fit = {row["NodeID"]: row for row in matching if _room(row["Resources"], shape.bundle)}
     found = [
-        Finding("avoided", f"node {row['NodeID'][:8]} was lost or keeps failing, and is not used now", row["NodeID"])
-        for row in fit
-        if row["NodeID"] in avoid
+        Finding("avoided", f"node {node[:8]} was lost or keeps failing, and is not used now", node)
+        for node in fit
+        if node in avoid
     ]
-    if len(fit) < needed:
-        offer = ", ".join(f"{amount:g} {name}" for name, amount in shape.bundle.items())
-        labels = f" and the labels {dict(shape.selector)}" if shape.selector else ""
-        text = f"{needed} living nodes with {offer}{labels} are needed, {len(fit)} are there"
-        found.insert(0, Finding("host_missing", text, str(len(fit))))
-    found += _short(cluster, [row for row in fit if row["NodeID"] not in avoid], shape.bundle)
+    room = sum(min(each, _room(row["Resources"], shape.bundle)) for row in fit.values())
+    if room < shape.hosts:
+        found.insert(0, Finding("host_missing", _no_room(shape, room), str(room)))
+    usable = [row for node, row in fit.items() if node not in avoid]
+    free = cluster.free or {}
+    if sum(min(each, _room(free.get(row["NodeID"], {}), shape.bundle)) for row in usable) < shape.hosts:
+        found += _short(cluster, usable, shape.bundle, each)
     return tuple(found) or (Finding("waiting", "Ray is placing its reservation"),)
 
 
-def _offers(row: Row, shape: SliceShape) -> bool:
-    """Whether a node has what a host needs; conditions other than plain values are taken as met."""
-    enough = all(row["Resources"].get(name, 0) >= amount for name, amount in shape.bundle.items())
-    labels = {**row["Labels"], NODE_ID: row["NodeID"]}
-    plain = {label: value for label, value in shape.selector.items() if not value.startswith(("!", "in("))}
-    return enough and all(labels.get(label) == value for label, value in plain.items())
+def _no_room(shape: SliceShape, room: int) -> str:
+    offer = ", ".join(f"{amount:g} {name}" for name, amount in shape.bundle.items())
+    labels = f" and the labels {dict(shape.selector)}" if shape.selector else ""
+    if shape.exclusive_nodes:
+        return f"{shape.hosts} living nodes with {offer}{labels} are needed, {room} are there"
+    return f"{shape.hosts} hosts with {offer}{labels} are needed, the living nodes can hold {room}"
+
+
+def _room(resources: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    """Return how many times a bundle goes into resources; Ray counts in parts of 1/10,000."""
+    return min(math.floor(round(resources.get(name, 0) / amount, 4)) for name, amount in bundle.items())

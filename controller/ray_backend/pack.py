@@ -26,6 +26,7 @@ _ADVICE: Mapping[str, str] = {
     "retry_exceptions": "use max_failures of fleet.options(...)",
     "scheduling_strategy": "the fleet's shape decides where it runs",
     "label_selector": "the fleet's shape decides where it runs",
+    "accelerator_type": "use the shape's label_selector, with the label ray.io/accelerator-type",
 }
 
 
@@ -40,8 +41,14 @@ class Packed:
     runtime_env: Mapping[str, Any] | None = None
 
 
-def pack(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: SliceShape) -> Packed:
-    """Pickle the work, on the user's thread.
+def pack(
+    fn: Any,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    shape: SliceShape,
+    run_env: Mapping[str, Any] | None = None,
+) -> Packed:
+    """Pickle the work, on the user's thread; `run_env` is the runtime environment that its run has anyway.
 
     Raises:
         UnpicklableFunctionError: naming the part that cannot be pickled.
@@ -54,6 +61,11 @@ def pack(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: Slice
         hint = "; give options in the decorator, not through .options()" if hasattr(fn, "remote") else ""
         raise ConfigurationError(f"{fn!r} is neither a callable nor a Ray remote function{hint}")
     resources, runtime_env = _honour(options, shape)
+    if runtime_env and run_env and runtime_env != run_env:
+        raise ConfigurationError(
+            "the remote function and fleet.options(...) have different runtime environments: "
+            f"{runtime_env} and {dict(run_env)}; give one of them, with all that is needed"
+        )
     try:
         payload = ray.cloudpickle.dumps((function, args, dict(kwargs)))
     except Exception as error:

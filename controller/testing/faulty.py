@@ -156,9 +156,15 @@ class FaultyBackend:
         """Pass it on."""
         return self.inner.explain(life, place, avoid)
 
-    def pack(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def pack(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> Any:
         """Pass it on."""
-        return self.inner.pack(fn, args, kwargs)
+        return self.inner.pack(fn, args, kwargs, runtime_env)
 
     def close(self) -> None:
         """Close the backend inside."""

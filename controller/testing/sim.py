@@ -148,7 +148,13 @@ class SimBackend(SimControls):
                 shape = self._fleet.shape
             return explain(self._cluster, known, shape, place, avoid)
 
-    def pack(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def pack(
+        self,
+        fn: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        runtime_env: Mapping[str, Any] | None = None,  # noqa: ARG002 - nothing is installed here
+    ) -> Any:
         """Keep the work as it is: nothing travels here."""
         return SimWork(fn, args, dict(kwargs))
 

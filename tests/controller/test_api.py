@@ -113,6 +113,25 @@ class TestBadInput:
         fleet.close()
 
 
+class TestPack:
+    def test_the_backend_is_told_the_runtime_environment_of_the_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Only it can say whether that goes with what the function brings along."""
+        told: list[Any] = []
+        pack = SimBackend.pack
+
+        def spy(sim: SimBackend, fn: Any, args: Any, kwargs: Any, runtime_env: Any = None) -> Any:
+            told.append(runtime_env)
+            return pack(sim, fn, args, kwargs, runtime_env)
+
+        monkeypatch.setattr(SimBackend, "pack", spy)
+        sim = SimBackend(SHAPE, 1)
+        fleet = SliceController(SHAPE, backend=sim, clock=sim.clock)
+        fleet.options(runtime_env={"pip": ["x"]}).submit(int)
+        fleet.submit(int)
+        fleet.close()
+        assert told == [{"pip": ["x"]}, None]
+
+
 class TestPlan:
     def test_is_what_the_next_tick_commits_and_changes_nothing(self, sim_fleet: Make) -> None:
         world = sim_fleet(2, 3)

@@ -27,7 +27,8 @@ common = {
     "memory_per_host": st.none() | st.integers(1, 2**40),
     "resources_per_host": resources,
 }
-labels = st.none() | st.dictionaries(st.sampled_from(["zone", "pool"]), st.text(max_size=5), max_size=2)
+conditions = st.sampled_from(["a", "!a", "in(a,b)", "!in(a, b)"])
+labels = st.none() | st.dictionaries(st.sampled_from(["zone", "example.com/pool"]), conditions, max_size=2)
 shapes = (
     st.builds(TpuSlice, st.sampled_from(known_pod_types()), **common)
     | st.builds(GpuSlice, st.integers(1, 64), st.integers(1, 8), label_selector=labels, **common)
@@ -132,6 +133,8 @@ def test_shapes_cannot_be_changed():
         (lambda: GpuSlice(2, 0), "greater than 0"),
         (lambda: GpuSlice(2.5), "valid integer"),
         (lambda: GpuSlice(2, label_selector={"pool": 1}), "valid string"),
+        (lambda: GpuSlice(2, label_selector={"pool": "in()"}), "no condition on label pool"),
+        (lambda: CpuSlice(2, label_selector={"pool/": "a"}), "no name of a label"),
         (lambda: GpuSlice(2, node="x"), "node"),
     ],
 )

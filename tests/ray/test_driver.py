@@ -29,7 +29,10 @@ READY_S = 60.0
 _DRIVER = """
 import logging, sys, time
 import ray
+import structlog
 from sliceform.controller import SliceController, TpuSlice
+# Unconfigured, lines of its thread would fall into the middle of ours.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 def forever():
     import time
@@ -159,6 +162,9 @@ def test_work_that_cannot_be_pickled_is_refused_by_part(pool: VirtualCluster) ->
         greedy = ray.remote(num_cpus=64)(lambda: None)
         with pytest.raises(ConfigurationError, match="64 CPU"):
             fleet.submit(greedy)
+        own = ray.remote(runtime_env={"env_vars": {"MODE": "a"}})(lambda: None)
+        with pytest.raises(ConfigurationError, match="different runtime environments"):
+            fleet.options(runtime_env={"env_vars": {"MODE": "b"}}).submit(own)
         assert fleet.run(lambda: 1).values == [1, 1]
 
 

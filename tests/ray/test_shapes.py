@@ -1,14 +1,46 @@
 """Slices without TPUs on real raylets: gangs of GPU hosts, and CPU slices that share a node."""
 
 import os
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import ray
 
 from sliceform.controller import CpuSlice, GpuSlice, SliceController
+from sliceform.controller.errors import ConfigurationError, InsufficientSlicesError
 from sliceform.controller.testing.virtual_cluster import VirtualCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+
+_NODE_ID = "ray.io/node-id"
+
+#: A driver on a machine of two CPUs that is a cluster by itself.
+_LAPTOP = """
+import logging
+import sys
+import ray
+import structlog
+from sliceform.controller import CpuSlice, SliceController, host_context
+from sliceform.controller.errors import InsufficientSlicesError
+
+# Unconfigured, lines of its thread would fall into the middle of ours.
+structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=sys.argv[1])
+for hosts in (1, 2):
+    with SliceController(CpuSlice(hosts)) as fleet:
+        print("ranks", fleet.run(lambda: host_context().rank).values)
+with SliceController(CpuSlice(3)) as fleet:
+    try:
+        fleet.wait_ready(timeout_s=0.5)
+    except InsufficientSlicesError as error:
+        print("why", " ".join(str(error).split()))
+"""
 
 
 def seen() -> tuple[int, str, str]:
@@ -50,3 +82,69 @@ def test_cpu_slices_share_a_node(cluster: VirtualCluster) -> None:
     with SliceController(CpuSlice(2), 2) as fleet:
         fleet.wait_ready(2, timeout_s=60)
         assert [value[0] for value in fleet.run(seen).values] == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_slices_that_share_a_node_see_gpus_of_their_own(cluster: VirtualCluster) -> None:
+    """Two slices of four GPUs on a node of eight; a function that asks for fewer sees fewer, for more is refused."""
+    (host,) = cluster.add_hosts(1, gpus=8)
+    with SliceController(GpuSlice(1, 4), 2) as fleet:
+        fleet.wait_ready(2, timeout_s=60)
+        values = fleet.run(seen).values
+        assert {node for _, _, node in values} == {host.node_id}
+        first, second = (set(gpus.split(",")) for _, gpus, _ in values)
+        assert len(first) == len(second) == 4
+        assert first | second == set("01234567")
+        fewer = fleet.run(ray.remote(num_gpus=1)(seen)).values
+        assert [len(gpus.split(",")) for _, gpus, _ in fewer] == [1, 1]
+        with pytest.raises(ConfigurationError, match="asks for 5 GPU, but a host of this fleet has 4"):
+            fleet.submit(ray.remote(num_gpus=5)(seen))
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_slices_are_where_their_selector_says(cluster: VirtualCluster) -> None:
+    """On the nodes named and on no other; `why` tells a selector that no node meets."""
+    (named,) = cluster.add_hosts(1, cpus=2)
+    condition = f"in({named.node_id},{'0' * 56})"
+    with SliceController(CpuSlice(2, label_selector={_NODE_ID: condition})) as fleet:
+        assert {node for _, _, node in fleet.run(seen).values} == {named.node_id}
+    with SliceController(CpuSlice(1, 2, label_selector={_NODE_ID: f"!{condition}"})) as fleet:
+        assert named.node_id not in {node for _, _, node in fleet.run(seen).values}
+    with SliceController(CpuSlice(label_selector={"pool": "nowhere"})) as fleet:
+        with pytest.raises(InsufficientSlicesError, match=r"no living node has the labels {'pool': 'nowhere'}"):
+            fleet.wait_ready(timeout_s=0.5)
+        assert fleet.why().codes == ("host_missing",)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_memory_and_other_resources_are_reserved_and_given_to_the_function(cluster: VirtualCluster) -> None:
+    """They are in the bundle for the slice's whole life, and the function's process has them."""
+    machine = f"node:{cluster.address.partition(':')[0]}"
+    reserved = {"CPU": 0.5, "memory": 64 * 2**20, machine: 0.25}
+    shape = CpuSlice(1, 0.5, memory_per_host=64 * 2**20, resources_per_host={machine: 0.25})
+    with SliceController(shape) as fleet:
+        fleet.wait_ready(timeout_s=60)
+        rows = [row for row in ray.util.placement_group_table().values() if row["state"] == "CREATED"]
+        assert [dict(row["bundles"]) for row in rows] == [{0: reserved}]
+        (assigned,) = fleet.run(lambda: ray.get_runtime_context().get_assigned_resources()).values
+    assert {name.partition("_group_")[0]: amount for name, amount in assigned.items()} == reserved
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path is short enough for Ray's sockets."""
+    folder = Path(tempfile.mkdtemp(prefix="sf-sh-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_laptop_serves_what_fits_and_says_what_does_not(short_folder: Path) -> None:
+    """A plain `ray.init()`, no cluster: one host or two on two CPUs, not three."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+    driver = [sys.executable, "-c", _LAPTOP, str(short_folder)]
+    output = subprocess.run(driver, env=environment, stdout=subprocess.PIPE, text=True, timeout=90, check=True).stdout
+    lines = output.splitlines()
+    assert [line for line in lines if line.startswith("ranks")] == ["ranks [0]", "ranks [0, 1]"]
+    (why,) = [line for line in lines if line.startswith("why")]
+    assert "3 hosts with 1 CPU are needed, the living nodes can hold 2" in why

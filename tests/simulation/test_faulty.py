@@ -56,7 +56,9 @@ class Script:
     def explain(self, life: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
         return (Finding("waiting", life),)
 
-    def pack(self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    def pack(
+        self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], runtime_env: Mapping[str, Any] | None = None
+    ) -> Any:
         return (fn, args, kwargs)
 
     def close(self) -> None:

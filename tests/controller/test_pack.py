@@ -1,0 +1,75 @@
+"""What of a Ray remote function is honoured, and what is refused before anything is sent; needs no cluster."""
+
+import pytest
+import ray
+
+from sliceform.controller import CpuSlice, GpuSlice, TpuSlice
+from sliceform.controller.errors import ConfigurationError
+from sliceform.controller.ray_backend.pack import pack
+
+GIBIBYTE = 2**30
+GPUS = GpuSlice(2, 4, cpus_per_host=8, memory_per_host=GIBIBYTE, resources_per_host={"disk": 2})
+
+
+def work() -> None:
+    """Do nothing."""
+
+
+def packed(shape=GPUS, run_env=None, **options):
+    return pack(ray.remote(**options)(work) if options else ray.remote(work), (), {}, shape, run_env)
+
+
+@pytest.mark.parametrize(
+    ("options", "resources"),
+    [
+        ({}, {}),
+        ({"num_cpus": 8}, {"CPU": 8}),
+        ({"num_cpus": 0.5, "num_gpus": 4}, {"CPU": 0.5, "GPU": 4}),
+        ({"memory": GIBIBYTE, "resources": {"disk": 1.5}}, {"memory": GIBIBYTE, "disk": 1.5}),
+        ({"max_retries": 0, "max_calls": 1, "num_returns": 1}, {}),
+    ],
+)
+def test_what_fits_into_the_bundle_is_asked_for(options, resources):
+    assert packed(**options).resources == resources
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "says"),
+    [
+        (GPUS, {"num_cpus": 9}, "asks for 9 CPU, but a host of this fleet has 8"),
+        (GPUS, {"num_gpus": 5}, "asks for 5 GPU, but a host of this fleet has 4"),
+        (GPUS, {"memory": GIBIBYTE + 1}, "memory"),
+        (GPUS, {"resources": {"disk": 2.5}}, "asks for 2.5 disk, but a host of this fleet has 2"),
+        (CpuSlice(), {"num_gpus": 1}, "has 0: ask for more in the shape"),
+        (CpuSlice(), {"memory": 1}, "asks for 1 memory, but a host of this fleet has 0"),
+        (TpuSlice("v4-8"), {"resources": {"TPU": 8}}, "asks for 8 TPU, but a host of this fleet has 4"),
+        (TpuSlice("v4-8"), {"resources": {"TPU-v4-8-head": 1}}, "but a host of this fleet has 0"),
+        (GPUS, {"accelerator_type": "H100"}, "label_selector"),
+        (GPUS, {"max_retries": 3}, "max_failures and max_preemptions"),
+        (GPUS, {"retry_exceptions": True}, "max_failures"),
+        (GPUS, {"scheduling_strategy": "SPREAD"}, "the fleet's shape decides where it runs"),
+        (GPUS, {"label_selector": {"pool": "a"}}, "the fleet's shape decides where it runs"),
+        (GPUS, {"num_returns": 2}, "num_returns=2 cannot be honoured"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused(shape, options, says):
+    with pytest.raises(ConfigurationError) as caught:
+        packed(shape, **options)
+    assert says in str(caught.value)
+
+
+def test_a_runtime_environment_comes_from_one_side_or_is_the_same_on_both():
+    env = {"env_vars": {"A": "1"}}
+    assert packed(runtime_env=env).runtime_env == env
+    assert packed(run_env=env).runtime_env is None
+    assert packed(run_env=env, runtime_env=env).runtime_env == env
+    with pytest.raises(ConfigurationError, match="different runtime environments"):
+        packed(run_env={"env_vars": {"A": "2"}}, runtime_env=env)
+    with pytest.raises(ConfigurationError, match="give one of them"):
+        packed(run_env={"working_dir": "."}, runtime_env=env)
+
+
+@pytest.mark.parametrize("fn", [3, None, ray.remote(work).options(num_cpus=1)])
+def test_what_cannot_be_called_is_refused(fn):
+    with pytest.raises(ConfigurationError, match="neither a callable nor a Ray remote function"):
+        pack(fn, (), {}, GPUS)
