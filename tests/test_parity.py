@@ -21,6 +21,7 @@ _NOTICES = "tests/controller/on_host/test_notices.py"
 _AGENT = "tests/controller/on_host/test_agent.py"
 _PROCESS = "tests/controller/on_host/test_process.py"
 _FLEET = "tests/ray/test_fleet.py"
+_GROWS = "test_an_empty_cluster_grows_by_what_a_fleet_lacks_and_shrinks_after_it"
 _OLD = "tests/controller/test_compat.py"
 _OLD_ON_RAY = "tests/ray/test_compat.py"
 
@@ -77,7 +78,7 @@ ROWS = {
     7: Row(
         "the cluster's autoscaler learns what is missing",
         (
-            "tests/contract/test_backend.py::TestLife::test_of_a_slice_from_reservation_to_release",
+            f"tests/ray/test_autoscaling.py::{_GROWS}",
             "tests/controller/test_plan.py::TestCount::test_what_is_missing_is_created_with_its_hosts",
         ),
     ),

@@ -15,7 +15,7 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from sliceform.controller.ray_backend.nodes import NODE_ID, POD_TYPE, SLICE_NAME, WORKER_ID
+from sliceform.controller.ray_backend.nodes import NODE_ID, SLICE_NAME, WORKER_ID
 from sliceform.controller.spec import SliceShape, TpuSlice
 
 log = structlog.get_logger(__name__)
@@ -24,9 +24,13 @@ Selector = dict[str, str]
 
 
 def head_group(name: str, shape: TpuSlice, avoid: frozenset[str]) -> PlacementGroup:
-    """Ask for a TPU slice, by the resource and labels that only worker 0 of one has."""
-    selector = _excluding({WORKER_ID: "0", POD_TYPE: shape.pod_type}, SLICE_NAME, avoid)
-    return _create(name, [{shape.head_resource: 1}], "PACK", [selector])
+    """Ask for a TPU slice, by the resource that only worker 0 of one has.
+
+    No label says the same once more: Ray's autoscaler compares selectors with the labels in its configuration, which
+    cannot name those of hosts that are not there yet, and would start none.
+    """
+    selector = _excluding({}, SLICE_NAME, avoid)
+    return _create(name, [{shape.head_resource: 1}], "PACK", [selector] if selector else None)
 
 
 def pinned_group(name: str, shape: SliceShape, place: str) -> PlacementGroup:
