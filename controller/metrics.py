@@ -13,9 +13,9 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import structlog
 
-from sliceform.controller.durations import Durations
 from sliceform.controller.follow import Batch
 from sliceform.controller.status import FleetStatus, SliceStatus
+from sliceform.controller.waits import Waits
 from sliceform.states.history import Change
 from sliceform.states.hosts import HostState
 from sliceform.states.reasons import Reason
@@ -144,7 +144,7 @@ class Measures:
         self._meter = meter
         self._fleet = {"fleet": label}
         self._look = look
-        self._durations = Durations()
+        self._waits = Waits()
         #: By metric and state: what a gauge shows.
         self._shown: dict[tuple[Metric, str], float] = {}
         self._rows: tuple[SliceStatus, ...] = ()
@@ -161,7 +161,7 @@ class Measures:
         if batch.missed:
             self._record(MISSED, batch.missed)
             # What began before the gap may have ended in it.
-            self._durations = Durations()
+            self._waits = Waits()
         self._count(batch)
         seen = self._look()
         for seconds in seen.ticks:
@@ -184,7 +184,7 @@ class Measures:
             counts[_counted(change)] += 1
             if change.kind == "run" and change.reason == Reason.RUN_FINISHED:
                 counts[RUNS, (str(change.dest),)] += 1
-            for took in self._durations.of(change):
+            for took in self._waits.of(change):
                 self._record(_TOOK[took.what], took.seconds)
         for attempt in batch.attempts:
             if attempt.outcome is not None:

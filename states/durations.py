@@ -27,29 +27,46 @@ class Durations(NamedTuple):
         return dict(sums)
 
 
-def measure(base: Mapping[str, str], changes: Sequence[Change], until: float | None) -> Durations:
-    """Measure slices and hosts; those of `base` count from the first change, what goes on up to `until`.
+class Stretch(NamedTuple):
+    """A time that a record spent in one state, seconds since the epoch."""
 
-    `until` is by default the latest time of a change. Time that a clock was set back counts as none.
+    begin: float
+    end: float
+    state: str
+    #: The change that brought it there; None for what was before the oldest change that is kept.
+    change: Change | None
+
+
+def stretches(
+    base: Mapping[str, str], changes: Sequence[Change], until: float | None = None
+) -> dict[str, list[Stretch]]:
+    """Give what every slice and host went through, by id, in the order in which they came.
+
+    Those of `base` begin with the first change. What goes on ends at `until`, by default the latest time of a change.
     """
     begin = changes[0].at if changes else 0.0
-    spent: dict[str, dict[str, float]] = {key: {} for key in base}
-    open_since = dict.fromkeys(base, begin)
-    state_of = dict(base)
+    end = max((change.at for change in changes), default=begin) if until is None else until
+    found: dict[str, list[Stretch]] = {key: [] for key in base}
+    going_on: dict[str, tuple[float, str, Change | None]] = {key: (begin, state, None) for key, state in base.items()}
     for change in changes:
         if change.is_note or change.kind == "run":
             continue
-        _count(spent, state_of.pop(change.key, None), change.key, change.at - open_since.get(change.key, change.at))
+        before = found.setdefault(change.key, [])
+        if change.key in going_on:
+            since, state, cause = going_on.pop(change.key)
+            before.append(Stretch(since, change.at, state, cause))
         if change.dest is not None:
-            state_of[change.key] = change.dest
-            open_since[change.key] = change.at
-    end = max((change.at for change in changes), default=begin) if until is None else until
-    for key, state in state_of.items():
-        _count(spent, state, key, end - open_since[key])
-    return Durations(spent)
+            going_on[change.key] = (change.at, change.dest, change)
+    for key, (since, state, cause) in going_on.items():
+        found[key].append(Stretch(since, end, state, cause))
+    return found
 
 
-def _count(spent: dict[str, dict[str, float]], state: str | None, key: str, seconds: float) -> None:
-    states = spent.setdefault(key, {})
-    if state is not None:
-        states[state] = states.get(state, 0.0) + max(0.0, seconds)
+def measure(base: Mapping[str, str], changes: Sequence[Change], until: float | None) -> Durations:
+    """Sum up how long slices and hosts were in their states; time that a clock was set back counts as none."""
+    spent: dict[str, dict[str, float]] = {}
+    for key, known in stretches(base, changes, until).items():
+        states = spent[key] = defaultdict(float)
+        for stretch in known:
+            states[stretch.state] += max(0.0, stretch.end - stretch.begin)
+    return Durations({key: dict(states) for key, states in spent.items()})

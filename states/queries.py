@@ -12,7 +12,7 @@ from sliceform.states.losses import LostSlice, tell_loss
 from sliceform.states.runs import RunStory, tell_run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sliceform.states.attempts import AttemptRecord
 
@@ -148,13 +148,22 @@ class HistoryQueries(ABC):
         first = slice_id
         while (old := replaces[first]) is not None and old in replaces:
             first = old
-        return self._line(first, self._successors())
+        return tuple(_link(name, self.story(name)) for name in _line(first, self._successors()))
 
     def lines(self) -> tuple[tuple[Link, ...], ...]:
         """Give every line of slices, in the order in which they began; see `lineage`."""
         replaces = self._creations()
         replaced_by = self._successors()
-        return tuple(self._line(name, replaced_by) for name, old in replaces.items() if old not in replaces)
+        # All stories in one pass: to look for each would go through the whole history once a slice.
+        stories: dict[str, list[Change]] = {name: [] for name in replaces}
+        for change in self:
+            if change.key in stories:
+                stories[change.key].append(change)
+        return tuple(
+            tuple(_link(member, stories[member]) for member in _line(name, replaced_by))
+            for name, old in replaces.items()
+            if old not in replaces
+        )
 
     def losses(self) -> tuple[LostSlice, ...]:
         """Tell of every slice that was preempted, in order: what took it, and what replaced it."""
@@ -204,12 +213,6 @@ class HistoryQueries(ABC):
         """Count the changes that are kept."""
         return len(self.window()[1])
 
-    def _line(self, first: str, replaced_by: Mapping[str, str]) -> tuple[Link, ...]:
-        line = [first]
-        while (new := replaced_by.get(line[-1])) is not None:
-            line.append(new)
-        return tuple(_link(name, self.story(name)) for name in line)
-
     def _loss(self, change: Change, replaced_by: Mapping[str, str]) -> LostSlice:
         new = replaced_by.get(change.key)
         return tell_loss(change, self.story(change.key), new, self.story(new) if new else ())
@@ -227,7 +230,14 @@ class HistoryQueries(ABC):
         return {change.key: change.cause for change in self if change.trigger == "create" and change.kind == "slice"}
 
 
-def _link(name: str, story: Story) -> Link:
+def _line(first: str, replaced_by: Mapping[str, str]) -> list[str]:
+    line = [first]
+    while (new := replaced_by.get(line[-1])) is not None:
+        line.append(new)
+    return line
+
+
+def _link(name: str, story: Sequence[Change]) -> Link:
     own = [change for change in story if change.key == name and not change.is_note]
     ready = (change.at for change in own if change.trigger == "prepare")
     lost = (change for change in own if change.trigger in _LOSING)

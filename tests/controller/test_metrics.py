@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from sliceform.controller import Settings, SliceController, TpuSlice
-from sliceform.controller.durations import Durations
 from sliceform.controller.follow import Batch
 from sliceform.controller.metrics import METRICS, Kind, Measures, Metered, Seen
 from sliceform.controller.testing import FakeClock, SimBackend
+from sliceform.controller.waits import Waits
 from sliceform.states import AttemptRecord, History
 from sliceform.states.hosts import HostState
 from sliceform.states.slices import SliceState
@@ -175,7 +175,7 @@ def test_a_meter_that_fails_stops_nothing(measured):
     assert fleet.measures.errors == fleet.meter.calls > 10
 
 
-# Durations, change by change.
+# Waits, change by change.
 
 
 def tell(durations, *told):
@@ -202,7 +202,7 @@ def create(at, key, cause=None):
 
 def test_one_that_never_became_ready_does_not_end_the_wait_for_the_one_before_it():
     took = tell(
-        Durations(),
+        Waits(),
         create(0.0, "a"),
         (1.0, "a", "place", "pending", "placed", {}),
         (2.0, "a", "prepare", "placed", "ready", {}),
@@ -220,7 +220,7 @@ def test_one_that_never_became_ready_does_not_end_the_wait_for_the_one_before_it
 @pytest.mark.parametrize(("reason", "replaced"), [("operator", [("replace", 3.0)]), ("scale_down", [])])
 def test_only_what_a_person_drained_is_missing(reason, replaced):
     took = tell(
-        Durations(),
+        Waits(),
         create(0.0, "a"),
         (5.0, "a", "drain", "pending", "draining", {"reason": reason}),
         create(6.0, "b", "a"),
@@ -230,11 +230,11 @@ def test_only_what_a_person_drained_is_missing(reason, replaced):
 
 
 def test_a_clock_that_is_set_back_makes_no_negative_time():
-    assert tell(Durations(), create(9.0, "a"), (5.0, "a", "prepare", "placed", "ready", {})) == [("ready", 0.0)]
+    assert tell(Waits(), create(9.0, "a"), (5.0, "a", "prepare", "placed", "ready", {})) == [("ready", 0.0)]
 
 
 def test_losses_that_nobody_replaces_do_not_pile_up():
-    durations = Durations()
+    durations = Waits()
     tell(durations, *[(1.0, f"s{n}", "preempt", "ready", "preempted", {}) for n in range(10_050)])
     assert len(durations._lost) == 10_000
 

@@ -21,7 +21,7 @@ class Took(NamedTuple):
     seconds: float
 
 
-class Durations:
+class Waits:
     """Follows slices from their creation; a machine's clock that is set back makes 0 seconds, never less."""
 
     def __init__(self) -> None:
