@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from sliceform.controller.cli.parts import Command
+from sliceform.controller.cli.parts import Command, as_json
 
 #: Fewer steps of the demo's training are over before a host can be killed in their midst.
 _FEWEST_STEPS = 100
@@ -43,7 +43,8 @@ _NEEDS = ("jax", "numpy", "ray", "sklearn")
     help="Of the network, the data and the choice of the host.",
 )
 @click.option("--journal", type=click.Path(path_type=Path), metavar="FILE", help="Keep the fleet's journal there.")
-def demo(*, slices: int, hosts: str, steps: int, no_fault: bool, seed: int, journal: Path | None) -> int:
+@as_json
+def demo(*, slices: int, hosts: str, steps: int, no_fault: bool, seed: int, journal: Path | None, as_json: bool) -> int:
     """Train on a fleet that loses a slice and gets it back.
 
     Starts Ray nodes on this machine that look like TPU hosts, and a fleet on them that trains a small network with JAX
@@ -58,4 +59,4 @@ def demo(*, slices: int, hosts: str, steps: int, no_fault: bool, seed: int, jour
         return 1
     from sliceform.controller.demo.demo import Options, show
 
-    return show(Options(slices, int(hosts), steps, fault=not no_fault, seed=seed, journal=journal))
+    return show(Options(slices, int(hosts), steps, fault=not no_fault, seed=seed, journal=journal), as_json=as_json)

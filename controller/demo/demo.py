@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import logging
 import string
 import sys
@@ -22,7 +23,7 @@ from sliceform.controller import SliceController, SliceformError, TpuSlice
 from sliceform.controller.demo import train
 from sliceform.controller.demo.data import load_digits
 from sliceform.controller.demo.show import Screen, complain, final_report, show_logs
-from sliceform.controller.demo.verdict import Evidence, gather, missing
+from sliceform.controller.demo.verdict import Evidence, gather, missing, summary
 from sliceform.controller.demo.watch import Stalled, Watch
 from sliceform.controller.testing import VirtualCluster
 
@@ -70,9 +71,13 @@ class Options:
         return self.slices * self.hosts
 
 
-def show(options: Options) -> int:
-    """Show all of it, leave nothing behind, and return the exit code: 0 only if all of it happened."""
-    screen = Screen(sys.stdout)
+def show(options: Options, *, as_json: bool = False) -> int:
+    """Show all of it, leave nothing behind, and return the exit code: 0 only if all of it happened.
+
+    With `as_json` standard output has one JSON document at the end, and all that is for people goes to standard error.
+    """
+    answer = sys.stdout
+    screen = Screen(sys.stderr if as_json else sys.stdout)
     show_logs(screen)
     screen.text(_opening(options))
     # Ray tells its driver of every lost node on standard output, whatever it is asked: that is kept for a failure.
@@ -84,6 +89,8 @@ def show(options: Options) -> int:
             return 1
     screen.text(f"\n{report}\n")
     gaps = missing(evidence)
+    if as_json:
+        print(json.dumps(summary(evidence, gaps), indent=2), file=answer, flush=True)
     if gaps:
         complain(gaps, overheard.getvalue())
         return 1

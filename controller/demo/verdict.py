@@ -161,3 +161,27 @@ def _training(evidence: Evidence) -> list[str]:
 def _end(evidence: Evidence) -> list[str]:
     """Say what was left behind."""
     return [f"Closing the fleet left {', '.join(evidence.left)} behind."] if evidence.left else []
+
+
+def summary(evidence: Evidence, gaps: Sequence[str]) -> dict[str, Any]:
+    """Return what happened, ready for JSON; durations in seconds since the kill, None for what never came."""
+    kill = evidence.kill
+
+    def after(at: float | None) -> float | None:
+        return None if kill is None or at is None else round(at - kill.at, 3)
+
+    return {
+        "all_of_it_happened": not gaps,
+        "missing": list(gaps),
+        "killed": None if kill is None else {"host": kill.host, "slice": kill.slice_id, "after_step": kill.step},
+        "noticed_after_s": after(evidence.noticed_at),
+        "replacement": evidence.replacement,
+        "replaced_after_s": after(evidence.replaced_at),
+        "trained_again_after_s": after(evidence.first_step_at(_TWICE)),
+        "from_step": evidence.begin(_TWICE) if kill else None,
+        "attempts": [
+            {"number": attempt.number, "slices": attempt.slices, "outcome": attempt.outcome}
+            for attempt in evidence.attempts
+        ],
+        "accuracy": evidence.accuracy if evidence.results else None,
+    }

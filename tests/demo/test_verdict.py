@@ -1,6 +1,7 @@
 """The verdict: whatever did not happen makes the demo fail, with a sentence that says so."""
 
 import dataclasses
+import json
 import sys
 from typing import Any
 
@@ -85,6 +86,28 @@ def test_exit_code_0_if_all_of_it_happened(
     assert "the report" in said.out
     assert "All of it happened" in said.out
     assert said.err == ""
+
+
+def test_programs_get_one_document_and_people_the_rest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(demo, "_show", lambda *_: (GOOD, "the report"))
+    assert demo.show(demo.Options(), as_json=True) == 0
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert told["all_of_it_happened"] is True
+    assert told["missing"] == []
+    assert told["killed"] == {"host": "b-1", "slice": "slice-2", "after_step": 190}
+    moments = [told[f"{what}_after_s"] for what in ("noticed", "replaced", "trained_again")]
+    assert moments == [0.1, 2.0, 6.0]
+    assert [attempt["outcome"] for attempt in told["attempts"]] == ["preempted", "succeeded"]
+    assert "the report" in said.err
+    monkeypatch.setattr(demo, "_show", lambda *_: (dataclasses.replace(QUIET, results=()), "the report"))
+    assert demo.show(demo.Options(fault=False), as_json=True) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["all_of_it_happened"] is False
+    assert told["missing"][0].startswith("The training did not finish")
+    assert (told["killed"], told["noticed_after_s"], told["accuracy"]) == (None, None, None)
 
 
 @pytest.mark.parametrize(("evidence", "change", "sentence"), GAPS, ids=[gap[2] for gap in GAPS])
