@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import structlog
 
@@ -41,6 +41,9 @@ from sliceform.controller.step import Step
 from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
 from sliceform.states import AttemptRecord, Change, History
 from sliceform.states.reasons import Reason
+
+if TYPE_CHECKING:
+    from sliceform.controller.report.serve import Server
 
 log = structlog.get_logger(__name__)
 
@@ -120,6 +123,7 @@ class SliceController:
         self._lock = threading.RLock()
         #: Those who see all that is recorded; they begin when the fleet does.
         self._followers = Followers(self.history, self._fleet.published, self._identity.label)
+        self._servers: list[Server] = []
         self._drive: Drive | None = None
         self._closed = False
 
@@ -167,6 +171,8 @@ class SliceController:
                 run.record.ended = run.record.ended or Ended.CANCELLED
                 self._conclude(run.record)
             self._followers.stop(_FOLLOW_S)
+            for server in self._servers:
+                server.close()
             if self._journal is not None:
                 self._journal.close(self._clock.epoch())
             atexit.unregister(self.close)
@@ -288,6 +294,28 @@ class SliceController:
         return self._loop.tick()
 
     # Telling others.
+
+    def serve(self, port: int = 0, host: str = "127.0.0.1") -> Server:
+        """Serve a page with the timeline of this fleet, which follows what happens, until it or the fleet is closed.
+
+        It can only be read. There is no password: whoever reaches the port reads ids of nodes and texts of exceptions,
+        too, which is why only this machine can unless `host` says otherwise.
+
+        Returns:
+            The server, whose `url` says where the page is.
+
+        Raises:
+            ConfigurationError: the address or the port cannot be used; says why.
+            FleetClosedError: the fleet was closed.
+
+        """
+        from sliceform.controller.report import serve
+
+        self._check_open()
+        self._opened()
+        server = serve(self.history, title=self._identity.label, host=host, port=port)
+        self._servers.append(server)
+        return server
 
     def on_change(self, fn: Callable[[Change], Any]) -> Callback:
         """Call `fn(change)` for everything that the history records from now on, in order.

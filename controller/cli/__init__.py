@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import click
 
 from sliceform.controller.cli.app import app
-from sliceform.controller.errors import JournalError
+from sliceform.controller.errors import ConfigurationError, JournalError
 from sliceform.states import ForgottenError
 
 __all__ = ["app", "main"]
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (JournalError, ForgottenError) as error:
+    except (ConfigurationError, JournalError, ForgottenError) as error:
         click.echo(f"Error: {error}", err=True)
         return 2
     except KeyboardInterrupt:

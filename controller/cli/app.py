@@ -10,9 +10,25 @@ from sliceform.controller.cli.fleet import durations, lineage, runs, status
 from sliceform.controller.cli.judge import check, why
 from sliceform.controller.cli.machines import diagram, explain
 from sliceform.controller.cli.parts import Group
+from sliceform.controller.cli.pictures import serve, timeline
 
 #: A new command goes in here.
-_COMMANDS = (demo, why, status, watch, history, story, runs, lineage, durations, check, diagram, explain)
+_COMMANDS = (
+    demo,
+    why,
+    status,
+    watch,
+    history,
+    story,
+    runs,
+    lineage,
+    durations,
+    timeline,
+    serve,
+    check,
+    diagram,
+    explain,
+)
 
 
 @click.group(cls=Group, invoke_without_command=True)

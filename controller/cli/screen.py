@@ -51,10 +51,17 @@ def console() -> Console:
 
 def show(*parts: Any) -> None:
     """Print lines, styled text and tables, one after the other."""
+    from rich.text import Text
+
     screen = console()
+    terminal = screen.is_terminal
     for part in parts:
-        if screen.is_terminal:
+        if terminal:
             screen.print(part)
+            continue
+        # Without rich's layout, which takes ten times as long: a history may have 100,000 lines.
+        if isinstance(part, (str, Text)):
+            click.echo(str(part).rstrip())
             continue
         with screen.capture() as captured:
             screen.print(part)

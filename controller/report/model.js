@@ -1,0 +1,150 @@
+// What happened, as records with their changes; grows when more comes.
+
+const STATES = ["pending", "placed", "ready", "running", "preempted", "draining"];
+
+class Model {
+  constructor(data) {
+    this.title = data.title;
+    this.dropped = data.dropped;
+    this.reasons = data.reasons;
+    this.texts = [];
+    this.numbers = new Map();
+    // One array per field of a change; `at` in milliseconds since the epoch, `seq` the last number.
+    this.changes = { at: [], kind: [], key: [], from: [], to: [], reason: [], detail: [], cause: [] };
+    this.seq = 0;
+    this.records = new Map();
+    this.slices = [];
+    this.runs = new Map();
+    this.replacedBy = new Map();
+    for (const [key, state] of Object.entries(data.base)) this.record(key).base = state;
+    this.append(data);
+  }
+
+  append(data) {
+    const numbers = data.texts.map((text) => this.number(text));
+    let at = 0;
+    data.at.forEach((delta, index) => {
+      at += delta;
+      const change = this.changes.at.length;
+      this.changes.at.push(at);
+      for (const field of ["kind", "key", "from", "to", "reason", "detail", "cause"]) {
+        this.changes[field].push(numbers[data[field][index]]);
+      }
+      this.file(change, numbers[data.trigger[index]] !== 0);
+    });
+    this.seq = Math.max(this.seq, data.seq);
+    for (const attempt of data.attempts) this.fileAttempt(attempt);
+    this.now = Math.max(data.now ?? 0, this.changes.at.at(-1) ?? 0, this.now ?? 0);
+  }
+
+  number(text) {
+    if (!this.numbers.has(text)) {
+      this.numbers.set(text, this.texts.length);
+      this.texts.push(text);
+    }
+    return this.numbers.get(text);
+  }
+
+  text(field, change) {
+    return this.texts[this.changes[field][change]];
+  }
+
+  file(change, moved) {
+    const key = this.text("key", change);
+    if (this.text("kind", change) === "run") {
+      this.run(key).changes.push(change);
+      return;
+    }
+    const record = this.record(key);
+    record.changes.push(change);
+    if (!moved) return;
+    record.bars.push(change);
+    const cause = this.text("cause", change);
+    if (record.slice === key && !this.text("from", change) && cause) {
+      record.replaces = cause;
+      this.replacedBy.set(cause, key);
+    }
+  }
+
+  record(key) {
+    let record = this.records.get(key);
+    if (record) return record;
+    const cut = key.lastIndexOf("/");
+    const slice = cut < 0 ? key : key.slice(0, cut);
+    record = { key, slice, changes: [], bars: [], base: null, hosts: [], replaces: "" };
+    this.records.set(key, record);
+    if (cut < 0) this.slices.push(record);
+    else this.record(slice).hosts.push(record);
+    return record;
+  }
+
+  run(key) {
+    if (!this.runs.has(key)) this.runs.set(key, { key, changes: [], attempts: new Map() });
+    return this.runs.get(key);
+  }
+
+  fileAttempt(attempt) {
+    this.run(attempt.run).attempts.set(attempt.number, attempt);
+  }
+
+  get first() {
+    const began = [...this.runs.values()].flatMap((run) => [...run.attempts.values()].map((attempt) => attempt.began));
+    return Math.min(this.changes.at[0] ?? Infinity, ...began.slice(0, 1));
+  }
+
+  // The bars of a record that can be seen between two times: [from, to, state, change or -1 for what was before].
+  *bars(record, from, to) {
+    const { at } = this.changes;
+    const { bars } = record;
+    let low = 0;
+    let high = bars.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (at[bars[middle]] <= from) low = middle + 1;
+      else high = middle;
+    }
+    if (low === 0 && record.base !== null) yield [-Infinity, bars.length ? at[bars[0]] : this.now, record.base, -1];
+    for (let index = Math.max(0, low - 1); index < bars.length && at[bars[index]] <= to; index += 1) {
+      const state = this.text("to", bars[index]);
+      if (state) yield [at[bars[index]], index + 1 < bars.length ? at[bars[index + 1]] : this.now, state, bars[index]];
+    }
+  }
+
+  // Whether a slice, with its hosts, had such a change.
+  had(record, field, text) {
+    const number = this.numbers.get(text);
+    if (number === undefined) return false;
+    const own = (one) => one.changes.some((change) => this.changes[field][change] === number);
+    return own(record) || record.hosts.some(own);
+  }
+
+  story(row) {
+    const changes = row.run ? [...row.run.changes] : [...row.record.changes];
+    if (row.record && row.record.slice === row.record.key) {
+      for (const host of row.record.hosts) changes.push(...host.changes);
+    }
+    return changes.sort((one, other) => one - other);
+  }
+
+  lost() {
+    const preempted = this.numbers.get("preempted");
+    return this.slices.filter((slice) => slice.bars.some((change) => this.changes.to[change] === preempted)).length;
+  }
+}
+
+const clock = (time, { millis = true, date = false } = {}) => {
+  const moment = new Date(time);
+  const two = (number) => String(number).padStart(2, "0");
+  const day = date ? `${moment.getFullYear()}-${two(moment.getMonth() + 1)}-${two(moment.getDate())} ` : "";
+  const rest = millis ? `.${String(Math.floor(moment.getMilliseconds())).padStart(3, "0")}` : "";
+  return `${day}${two(moment.getHours())}:${two(moment.getMinutes())}:${two(moment.getSeconds())}${rest}`;
+};
+
+const span = (millis) => {
+  const seconds = millis / 1000;
+  if (seconds < 1) return `${Math.round(millis)} ms`;
+  if (seconds < 120) return `${seconds.toFixed(1)} s`;
+  if (seconds < 7200) return `${(seconds / 60).toFixed(1)} min`;
+  if (seconds < 172800) return `${(seconds / 3600).toFixed(1)} h`;
+  return `${(seconds / 86400).toFixed(1)} days`;
+};

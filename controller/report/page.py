@@ -1,0 +1,47 @@
+"""Make the page of a timeline: one file that needs nothing else."""
+
+from __future__ import annotations
+
+import html
+import json
+from importlib.resources import files
+from typing import Any
+
+from sliceform.controller.report.data import timeline_data
+from sliceform.states.queries import HistoryQueries
+
+#: What may not stand in a script as it is: it could end the script, or begin a comment.
+_ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+
+
+def timeline_page(source: HistoryQueries, *, title: str = "sliceform timeline", live: bool = False) -> str:
+    """Return the page, HTML that opens without a network.
+
+    Args:
+        source: the history, in memory or in a file; see `sliceform.controller.journal.open_journal`.
+        title: shown above the timeline, and in the window's title.
+        live: it is served by `serve`, which it asks for what comes.
+
+    """
+    data = timeline_data(source, title=title)
+    data["live"] = live
+    parts = {
+        "title": html.escape(title),
+        "connect": "'self'" if live else "'none'",
+        "style": _read("timeline.css"),
+        "data": script_json(data),
+        "script": "\n".join(_read(name) for name in ("paint.js", "model.js", "view.js", "timeline.js")),
+    }
+    page = _read("timeline.html")
+    for name, part in parts.items():
+        page = page.replace(f"<!--{name}-->", part, 1)
+    return page
+
+
+def script_json(data: Any) -> str:
+    """Return JSON that can stand inside a script element, whatever its texts say."""
+    return json.dumps(data, separators=(",", ":")).translate(_ESCAPES)
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,0 +1,182 @@
+"""Draw a timeline as a plain SVG, for reports and pages that run no script."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from html import escape
+
+from sliceform.states import AttemptRecord
+from sliceform.states.durations import Stretch, stretches
+from sliceform.states.queries import HistoryQueries
+
+#: The colours of the page in its light dress.
+_STATES = {
+    "pending": ("#bfc5cc", "#1b1f24"),
+    "placed": ("#8ecae6", "#1b1f24"),
+    "ready": ("#009e73", "#ffffff"),
+    "running": ("#0072b2", "#ffffff"),
+    "preempted": ("#d55e00", "#ffffff"),
+    "draining": ("#cc79a7", "#1b1f24"),
+}
+_OUTCOMES = {
+    "succeeded": "#00755a",
+    "failed": "#b34700",
+    "preempted": "#d55e00",
+    "cancelled": "#59636e",
+    "superseded": "#0b5cad",
+}
+_INK, _MUTED, _GRID, _PAPER = "#1b1f24", "#59636e", "#d8dee4", "#ffffff"
+_GUTTER, _ROW, _HOST, _TOP, _EDGE = 96, 26, 14, 64, 16
+#: Seconds between two lines of the axis.
+_STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21600, 43200, 86400, 604800)
+#: So many rows are drawn: a picture of more cannot be read.
+_ROWS = 200
+
+
+def timeline_svg(source: HistoryQueries, *, title: str = "sliceform timeline", width: int = 1200) -> str:
+    """Return a picture of the whole history: runs with their attempts, slices with their hosts.
+
+    Args:
+        source: the history, in memory or in a file.
+        title: written above it.
+        width: in pixels; the height follows from the number of rows, of which at most 200 are drawn.
+
+    """
+    return _Picture(source, title, width).draw()
+
+
+class _Picture:
+    def __init__(self, source: HistoryQueries, title: str, width: int) -> None:
+        self._title = title
+        self._width = width
+        base, changes = source.window()
+        self._bars = stretches(base, changes)
+        self._attempts = source.attempts.of()
+        times = [change.at for change in changes]
+        self._from = min(times, default=0.0)
+        self._to = max([*times, self._from + 0.001])
+        self._parts: list[str] = []
+
+    def draw(self) -> str:
+        y = _TOP
+        for run in dict.fromkeys(attempt.run for attempt in self._attempts):
+            self._label(run, y, _ROW, bold=True)
+            for attempt in self._attempts:
+                if attempt.run == run:
+                    self._attempt(attempt, y)
+            y += _ROW
+        places: dict[str, int] = {}
+        for key in self._ordered():
+            height = _HOST if "/" in key else _ROW
+            places[key] = y
+            self._label(f"host {key.rpartition('/')[2]}" if "/" in key else key, y, height, bold=False)
+            for bar in self._bars[key]:
+                self._bar(bar, y, height, named="/" not in key)
+            y += height
+        for key, top in places.items():
+            self._link(key, top, places)
+        return self._frame(y + _EDGE)
+
+    def _ordered(self) -> list[str]:
+        slices = [key for key in self._bars if "/" not in key]
+        ordered = [key for one in slices for key in (one, *(host for host in self._bars if host.startswith(f"{one}/")))]
+        return ordered[:_ROWS]
+
+    def _x(self, at: float) -> float:
+        room = self._width - _GUTTER - _EDGE
+        return _GUTTER + (at - self._from) / (self._to - self._from) * room
+
+    def _label(self, text: str, y: float, height: float, *, bold: bool) -> None:
+        small = height == _HOST
+        x, size, colour = (28, 10, _MUTED) if small else (12, 13, _INK)
+        self._text(x, y + height / 2, text, colour, size, bold=bold)
+
+    def _attempt(self, attempt: AttemptRecord, y: float) -> None:
+        left = self._x(attempt.started_at)
+        right = self._x(self._to if attempt.ended_at is None else attempt.ended_at)
+        colour = _OUTCOMES.get(attempt.outcome or "", _STATES["running"][0])
+        self._rect(left, y + 4, max(2.0, right - left), _ROW - 8, "none", stroke=colour)
+        self._rect(left, y + 4, 4, _ROW - 8, colour)
+        text = f"attempt {attempt.number}: {attempt.outcome or 'running'}"
+        if right - left > 8 + 6.2 * len(text):
+            self._text(left + 9, y + _ROW / 2, text, _INK, 12)
+
+    def _bar(self, bar: Stretch, y: float, height: float, *, named: bool) -> None:
+        left, right = self._x(bar.begin), self._x(bar.end)
+        edge = 3 if named else 2
+        loss = bar.state == "preempted"
+        fill, ink = _STATES[bar.state]
+        self._rect(left, y + edge, max(3.0 if loss else 1.0, right - left), height - 2 * edge, fill)
+        if named and right - left > 8 + 6.4 * len(bar.state):
+            self._text(left + 5, y + height / 2, bar.state, ink, 12)
+        if named and loss and bar.change is not None:
+            self._parts.append(f'<path d="M{left - 6:.1f} {y - 3}h12l-6 9z" fill="{fill}"/>')
+            self._text(left + 10, y + height / 2, bar.change.reason, _INK, 11, bold=True)
+
+    def _link(self, key: str, top: int, places: dict[str, int]) -> None:
+        """Draw the line from a slice to the one that replaced it."""
+        first = self._bars[key][0].change if self._bars[key] else None
+        old = places.get(first.cause or "") if first is not None and "/" not in key else None
+        if first is None or old is None:
+            return
+        x = self._x(first.at)
+        self._parts.append(
+            f'<path d="M{x:.1f} {old + _ROW - 3}V{top + 1}" stroke="{_INK}" stroke-width="1.5" stroke-dasharray="3 2"/>'
+            f'<path d="M{x - 4:.1f} {top - 3}h8l-4 6z" fill="{_INK}"/>'
+        )
+
+    def _grid(self, bottom: int) -> Iterator[str]:
+        room = self._width - _GUTTER - _EDGE
+        span = self._to - self._from
+        step = next((step for step in _STEPS if step / span * room >= 70), _STEPS[-1])  # noqa: PLR2004 - pixels
+        for number in range(int(span / step) + 1):
+            x = self._x(self._from + number * step)
+            words = f"{number * step:g} s" if step < 60 else f"{number * step / 60:g} min"  # noqa: PLR2004 - seconds
+            yield f'<path d="M{x:.1f} {_TOP - 6}V{bottom}" stroke="{_GRID}"/>'
+            yield self._words(x, _TOP - 14, words, _MUTED, 11, anchor="middle")
+
+    def _frame(self, bottom: int) -> str:
+        began = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(self._from))
+        height = bottom + 22
+        head = [
+            (
+                f'<svg xmlns="http://www.w3.org/2000/svg" width="{self._width}" height="{height}"'
+                f' viewBox="0 0 {self._width} {height}" font-family="system-ui, sans-serif" role="img">'
+            ),
+            f"<title>{escape(_clean(self._title))}</title>",
+            f'<rect width="{self._width}" height="{height}" rx="8" fill="{_PAPER}"/>',
+            self._words(12, 22, self._title, _INK, 16, bold=True),
+            self._words(self._width - _EDGE, 22, f"from {began}", _MUTED, 11, anchor="end"),
+            *self._grid(bottom),
+        ]
+        x = _GUTTER
+        for state, (fill, _) in _STATES.items():
+            self._rect(x, bottom + 2, 12, 12, fill)
+            self._text(x + 17, bottom + 8, state, _MUTED, 11)
+            x += 34 + 7 * len(state)
+        return "\n".join([*head, *self._parts, "</svg>", ""])
+
+    def _rect(self, x: float, y: float, width: float, height: float, fill: str, *, stroke: str = "") -> None:
+        edge = f' stroke="{stroke}" stroke-width="1.5"' if stroke else ""
+        self._parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" fill="{fill}"{edge}/>'
+        )
+
+    def _text(self, x: float, y: float, text: str, fill: str, size: int, *, bold: bool = False) -> None:
+        self._parts.append(self._words(x, y, text, fill, size, bold=bold))
+
+    @staticmethod
+    def _words(
+        x: float, y: float, text: str, fill: str, size: int, *, bold: bool = False, anchor: str = "start"
+    ) -> str:
+        weight = ' font-weight="600"' if bold else ""
+        return (
+            f'<text x="{x:.1f}" y="{y:.1f}" fill="{fill}" font-size="{size}"{weight} text-anchor="{anchor}"'
+            f' dominant-baseline="central">{escape(_clean(text))}</text>'
+        )
+
+
+def _clean(text: str) -> str:
+    """Leave out what XML does not allow: exceptions bring anything."""
+    return "".join(one if one >= " " or one in "\t\n" else "\ufffd" for one in text)

@@ -1,0 +1,376 @@
+// The page: what the pointer and the keys do, what is said of a change, exports, and news from a server.
+
+const find = (id) => document.getElementById(id);
+const data = JSON.parse(find("data").textContent);
+const model = new Model(data);
+const canvas = find("canvas");
+const tip = find("tip");
+const view = new View(model);
+let colours = {};
+let waiting = false;
+
+// Colours come from the style sheet, so that dark mode and print are decided in one place.
+const readColours = () => {
+  const style = getComputedStyle(document.documentElement);
+  const names = ["paper", "ink", "muted", "grid", "stripe", "chosen", "accent", "good", "bad", ...STATES, ...STATES.map((state) => `on-${state}`)];
+  colours = Object.fromEntries(names.map((name) => [`--${name}`, style.getPropertyValue(`--${name}`).trim()]));
+};
+
+const draw = () => {
+  waiting = false;
+  const ratio = window.devicePixelRatio || 1;
+  view.width = canvas.clientWidth;
+  view.height = canvas.clientHeight;
+  canvas.width = Math.round(view.width * ratio);
+  canvas.height = Math.round(view.height * ratio);
+  view.keepScroll();
+  view.draw(new CanvasPainter(canvas.getContext("2d"), view.width, view.height, ratio), colours);
+  const space = view.height - AXIS;
+  const thumb = find("thumb").style;
+  find("bar").hidden = view.total <= space;
+  thumb.height = `${Math.max(24, (space * space) / Math.max(space, view.total))}px`;
+  thumb.top = `${AXIS + (view.scroll / Math.max(1, view.total - space)) * (space - parseFloat(thumb.height))}px`;
+};
+
+const redraw = () => {
+  if (!waiting) requestAnimationFrame(draw);
+  waiting = true;
+};
+
+// Words.
+
+const summarise = () => {
+  const { changes, slices, runs } = model;
+  const count = (number, what) => `${number.toLocaleString()} ${what}${number === 1 ? "" : "s"}`;
+  const parts = [count(slices.length, "slice"), count(model.lost(), "preemption"), count(runs.size, "run"), count(changes.at.length, "change")];
+  if (changes.at.length) parts.push(span(model.now - model.first));
+  if (model.dropped) parts.push(`${count(model.dropped, "older change")} forgotten`);
+  find("summary").textContent = parts.join(" \u00b7 ");
+  find("empty").hidden = changes.at.length > 0 && view.rows.length > 0;
+  find("empty").textContent = changes.at.length ? "No slice or run matches the filters." : "Nothing has happened yet: the history is empty.";
+};
+
+const sentence = (change) => {
+  const text = (field) => model.text(field, change);
+  const moved = text("to") === text("from") ? "note" : `${text("from") || "(new)"} \u2192 ${text("to") || "(gone)"}`;
+  const lines = [`${clock(model.changes.at[change], { date: true })}  ${text("reason")}`, model.reasons[text("reason")] ?? ""];
+  if (text("detail")) lines.push(text("detail"));
+  if (text("cause")) lines.push(`because of ${text("cause")}`);
+  return { title: `${text("key")}  ${moved}`, lines: lines.filter(Boolean) };
+};
+
+const attemptSentence = (attempt) => ({
+  title: `${attempt.run}, attempt ${attempt.number}: ${attempt.outcome ?? "running"}`,
+  lines: [
+    `${clock(attempt.began, { date: true })}, ${span((attempt.ended ?? model.now) - attempt.began)}, on ${attempt.slices.join(", ")}`,
+    attempt.detail,
+    ...attempt.hosts.filter((host) => host[1] && host[1] !== "returned").slice(0, 6).map((host) => `${host[0]} ${host[1]}${host[2] ? `: ${host[2]}` : ""}`),
+  ].filter(Boolean),
+});
+
+const showTip = ({ title, lines }, x, y) => {
+  const head = document.createElement("b");
+  head.textContent = title;
+  tip.replaceChildren(head, document.createTextNode(lines.join("\n")));
+  tip.hidden = false;
+  tip.style.left = `${Math.max(4, Math.min(x + 14, view.width - tip.offsetWidth - 8))}px`;
+  const below = y + 18;
+  tip.style.top = `${below + tip.offsetHeight < view.height ? below : Math.max(4, y - tip.offsetHeight - 12)}px`;
+};
+
+const meant = (row, x) => {
+  const change = view.changeAt(row, x);
+  if (change >= 0) return { change, words: sentence(change) };
+  if (!row.run) return null;
+  const time = view.time(x);
+  const attempt = [...row.run.attempts.values()].find((one) => one.began <= time && time <= (one.ended ?? model.now));
+  return attempt ? { change: -1, words: attemptSentence(attempt) } : null;
+};
+
+// Choosing.
+
+const tell = (row) => {
+  find("chosen").textContent = row ? row.key : "Story";
+  find("story").replaceChildren();
+  find("about").textContent = "";
+  if (!row) {
+    find("about").textContent = "Choose a row to read what happened to it.";
+    return;
+  }
+  const about = [];
+  if (row.record?.replaces) about.push(`replaces ${row.record.replaces}`);
+  if (model.replacedBy.has(row.key)) about.push(`replaced by ${model.replacedBy.get(row.key)}`);
+  const most = 1000;
+  const story = model.story(row);
+  if (story.length > most) about.push(`the last ${most} of ${story.length} changes`);
+  find("about").textContent = about.join(" \u00b7 ");
+  find("story").append(
+    ...story.slice(-most).map((change) => {
+      const item = document.createElement("li");
+      const { title, lines } = sentence(change);
+      item.textContent = `${clock(model.changes.at[change])}  ${title}  (${model.text("reason", change)}) ${model.text("detail", change)}`;
+      item.title = lines.join("\n");
+      item.dataset.change = change;
+      item.classList.toggle("note", model.text("to", change) === model.text("from", change));
+      item.classList.toggle("loss", model.text("to", change) === "preempted");
+      return item;
+    }),
+  );
+};
+
+const choose = (row, change = -1) => {
+  if (row?.key !== view.chosen) tell(row);
+  view.chosen = row ? row.key : null;
+  view.change = change;
+  for (const item of find("story").children) {
+    const chosen = Number(item.dataset.change) === change;
+    item.classList.toggle("chosen", chosen);
+    // Not scrollIntoView: that would move the whole page, too.
+    if (chosen) find("story").scrollTop = item.offsetTop - find("story").offsetTop - 40;
+  }
+  redraw();
+};
+
+const chosenRow = () => view.rows.find((row) => row.key === view.chosen);
+
+const say = (row, change) => {
+  const { title, lines } = sentence(change);
+  find("said").textContent = `${title}. ${lines.join(". ")}`;
+  const x = view.x(model.changes.at[change]);
+  showTip({ title, lines }, x, AXIS + row.top - view.scroll + row.height / 2);
+};
+
+const stepChange = (direction) => {
+  const row = chosenRow() ?? view.rows[0];
+  if (!row) return;
+  const story = row.run ? row.run.changes : row.record.changes;
+  if (!story.length) return;
+  const now = story.indexOf(view.change);
+  const next = story[now < 0 ? (direction > 0 ? 0 : story.length - 1) : Math.max(0, Math.min(story.length - 1, now + direction))];
+  const at = model.changes.at[next];
+  if (at < view.from || at > view.to) view.center(at);
+  view.reach(row.index);
+  choose(row, next);
+  say(row, next);
+};
+
+const stepRow = (direction) => {
+  if (!view.rows.length) return;
+  const now = chosenRow()?.index ?? (direction > 0 ? -1 : view.rows.length);
+  const row = view.rows[Math.max(0, Math.min(view.rows.length - 1, now + direction))];
+  view.reach(row.index);
+  choose(row);
+  tip.hidden = true;
+  find("said").textContent = `${row.key}, ${(row.run ?? row.record).changes.length} changes`;
+};
+
+const toggleHosts = (row) => {
+  if (row?.kind !== "slice") return;
+  view.open.has(row.key) ? view.open.delete(row.key) : view.open.add(row.key);
+  view.arrange();
+  redraw();
+};
+
+// Keys and pointer.
+
+const KEYS = {
+  ArrowLeft: () => view.move(-0.15),
+  ArrowRight: () => view.move(0.15),
+  ArrowUp: () => stepRow(-1),
+  ArrowDown: () => stepRow(1),
+  "+": () => view.zoom(0.7),
+  "=": () => view.zoom(0.7),
+  "-": () => view.zoom(1 / 0.7),
+  0: () => view.showAll(),
+  Home: () => view.center(model.first),
+  End: () => view.center(model.now),
+  ",": () => stepChange(-1),
+  ".": () => stepChange(1),
+  Enter: () => toggleHosts(chosenRow()),
+  Escape: () => { tip.hidden = true; choose(null); },
+};
+
+canvas.addEventListener("keydown", (event) => {
+  const act = KEYS[event.key];
+  if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  act();
+  redraw();
+});
+
+canvas.addEventListener("wheel", (event) => {
+  event.preventDefault();
+  if (event.shiftKey || event.offsetX < GUTTER) view.scroll += event.deltaY || event.deltaX;
+  else if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) view.move(event.deltaX / (view.width - GUTTER));
+  else view.zoom(Math.exp(event.deltaY * 0.0016), view.time(event.offsetX));
+  tip.hidden = true;
+  redraw();
+}, { passive: false });
+
+let held = null;
+
+canvas.addEventListener("pointerdown", (event) => {
+  held = { x: event.offsetX, y: event.offsetY, moved: false };
+  canvas.setPointerCapture(event.pointerId);
+});
+
+canvas.addEventListener("pointermove", (event) => {
+  if (held) {
+    const [across, down] = [event.offsetX - held.x, event.offsetY - held.y];
+    if (!held.moved && Math.hypot(across, down) < 4) return;
+    canvas.classList.add("dragged");
+    view.move(-across / (view.width - GUTTER));
+    view.scroll -= down;
+    held = { x: event.offsetX, y: event.offsetY, moved: true };
+    tip.hidden = true;
+    redraw();
+    return;
+  }
+  const row = view.rows[view.at(event.offsetY)];
+  const found = row && event.offsetX >= GUTTER ? meant(row, event.offsetX) : null;
+  if (found) showTip(found.words, event.offsetX, event.offsetY);
+  else tip.hidden = true;
+});
+
+canvas.addEventListener("pointerup", (event) => {
+  const moved = held?.moved;
+  held = null;
+  canvas.classList.remove("dragged");
+  if (moved) return;
+  const row = view.rows[view.at(event.offsetY)];
+  if (row && event.offsetX < GUTTER) toggleHosts(row);
+  choose(row ?? null, row ? meant(row, event.offsetX)?.change ?? -1 : -1);
+});
+
+canvas.addEventListener("pointercancel", () => { held = null; });
+canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
+
+// Controls.
+
+const refilter = () => {
+  view.filter = { text: find("filter").value, reason: find("reason").value, state: find("state").value };
+  view.allOpen = find("hosts").checked;
+  view.arrange();
+  summarise();
+  redraw();
+};
+
+for (const id of ["filter", "reason", "state", "hosts"]) find(id).addEventListener("input", refilter);
+find("controls").addEventListener("submit", (event) => event.preventDefault());
+find("in").addEventListener("click", () => { view.zoom(0.6); redraw(); });
+find("out").addEventListener("click", () => { view.zoom(1 / 0.6); redraw(); });
+find("fit").addEventListener("click", () => { view.showAll(); redraw(); });
+
+const download = (blob, ending) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = `${model.title.replace(/[^\w.-]+/g, "-") || "timeline"}.${ending}`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+};
+
+const svgText = () => {
+  const painter = new SvgPainter(view.width, view.height);
+  view.draw(painter, colours);
+  return painter.toString();
+};
+
+find("svg").addEventListener("click", () => download(new Blob([svgText()], { type: "image/svg+xml" }), "svg"));
+find("png").addEventListener("click", () => canvas.toBlob((blob) => download(blob, "png")));
+
+const fillReasons = () => {
+  const known = new Set([...find("reason").options].map((option) => option.value));
+  const used = [...new Set(model.changes.reason.map((number) => model.texts[number]))].filter((reason) => !known.has(reason)).sort();
+  for (const reason of used) find("reason").add(new Option(reason, reason));
+};
+
+const legend = () => {
+  for (const state of STATES) {
+    find("state").add(new Option(state, state));
+    const item = document.createElement("li");
+    const patch = document.createElement("i");
+    patch.textContent = SHORT[state];
+    patch.style.background = `var(--${state})`;
+    patch.style.color = `var(--on-${state})`;
+    item.append(patch, state);
+    find("legend").append(item);
+  }
+};
+
+// News.
+
+const takeNews = (news) => {
+  const followed = view.all;
+  model.append(news);
+  view.arrange();
+  if (followed) view.showAll();
+  fillReasons();
+  summarise();
+  // Told anew only when there is more to tell: it would scroll back under the reader's eyes.
+  const row = chosenRow();
+  if (row && news.at.length) {
+    tell(row);
+    choose(row, view.change);
+  }
+  redraw();
+};
+
+const follow = async () => {
+  let pause = 500;
+  for (;;) {
+    try {
+      const answer = await fetch(`changes?since=${model.seq}`, { cache: "no-store" });
+      if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
+      takeNews(await answer.json());
+      pause = 500;
+      find("live").textContent = "live";
+      find("live").classList.remove("lost");
+    } catch (error) {
+      pause = Math.min(15000, pause * 2);
+      find("live").textContent = `no answer, trying again in ${Math.round(pause / 1000)} s`;
+      find("live").title = String(error);
+      find("live").classList.add("lost");
+    }
+    await new Promise((done) => { setTimeout(done, pause); });
+  }
+};
+
+// Beginning.
+
+find("title").textContent = model.title;
+legend();
+fillReasons();
+readColours();
+tell(null);
+summarise();
+new ResizeObserver(redraw).observe(find("stage"));
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); redraw(); });
+// The canvas is painted before the style sheet is that of print: a class says so earlier.
+addEventListener("beforeprint", () => {
+  document.documentElement.classList.add("printed");
+  find("stage").style.height = `${Math.min(4000, AXIS + view.total + 12)}px`;
+  readColours();
+  draw();
+});
+addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("printed");
+  find("stage").style.height = "";
+  readColours();
+  draw();
+});
+draw();
+if (data.live) {
+  find("live").hidden = false;
+  find("live").textContent = "live";
+  follow();
+}
+
+// For tests, which cannot see a canvas.
+window.sliceform = {
+  stats: () => ({ rows: view.rows.map((row) => row.key), drawn: view.drawn, from: view.from, to: view.to, chosen: view.chosen, change: view.change, changes: model.changes.at.length }),
+  place: (key, time) => {
+    const row = view.rows.find((one) => one.key === key);
+    return [view.x(time), AXIS + row.top - view.scroll + row.height / 2];
+  },
+  svg: svgText,
+};

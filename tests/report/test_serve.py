@@ -1,0 +1,183 @@
+"""The server of the page: what it answers, whom, and that nothing of it stays."""
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from sliceform.controller.errors import ConfigurationError, JournalError
+from sliceform.controller.report import Server, serve
+from sliceform.states import History
+
+from .conftest import Incident
+from .test_data import rows, told
+
+
+@pytest.fixture
+def server(history: History) -> Iterator[Server]:
+    with serve(history, title="an incident") as server:
+        yield server
+
+
+def ask(
+    server: Server, path: str = "/", method: str = "GET", host: str | None = None
+) -> tuple[int, dict[str, str], str]:
+    """Ask on this machine, as a browser would that knows the server by the name `host`."""
+    connection = http.client.HTTPConnection("127.0.0.1", urlsplit(server.url).port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request(method, path, headers={"Host": host} if host else {})
+        answer = connection.getresponse()
+        return answer.status, dict(answer.getheaders()), answer.read().decode()
+
+
+def silent_visitor(server: Server) -> socket.socket:
+    address = urlsplit(server.url)
+    return socket.create_connection((address.hostname, address.port), timeout=10)
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("sliceform-serve")]
+
+
+def test_the_page_is_at_the_root_and_may_not_be_kept_or_framed(server: Server) -> None:
+    status, headers, text = ask(server)
+    assert status == 200
+    assert text.startswith("<!doctype html>")
+    assert "<title>an incident</title>" in text
+    assert headers["Content-Type"] == "text/html; charset=utf-8"
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "Python" not in headers["Server"]
+
+
+def test_changes_are_asked_for_from_a_number_on(server: Server, history: History) -> None:
+    status, headers, text = ask(server, f"/changes?since={history.last_seq - 3}")
+    assert (status, headers["Content-Type"]) == (200, "application/json; charset=utf-8")
+    assert rows(json.loads(text)) == [told(change) for change in list(history)[-3:]]
+
+
+@pytest.mark.parametrize("since", ["-1", "one", "", "1e3", "%00"])
+def test_what_is_no_number_of_a_change_is_refused(server: Server, since: str) -> None:
+    status, _, text = ask(server, f"/changes?since={since}")
+    if since:
+        assert (status, text) == (400, "since must be the number of a change\n")
+    else:
+        assert status == 200
+
+
+@pytest.mark.parametrize("path", ["/favicon.ico", "/../etc/passwd", "/changes/1", "*"])
+def test_there_is_nothing_else(server: Server, path: str) -> None:
+    assert ask(server, path)[0] == 404
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_nothing_can_be_changed(server: Server, method: str) -> None:
+    assert ask(server, method=method)[0] == 501
+
+
+def test_head_is_answered_without_the_body(server: Server) -> None:
+    status, headers, text = ask(server, method="HEAD")
+    assert (status, text) == (200, "")
+    assert int(headers["Content-Length"]) > 1000
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:1", 200),
+        ("127.0.0.1", 200),
+        ("[::1]", 200),
+        ("[::1]:80", 200),
+        ("evil.example", 421),
+        ("evil.example:80", 421),
+        ("127.0.0.1.evil.example", 421),
+        ("[", 421),
+    ],
+)
+def test_a_name_that_another_made_point_here_is_not_served(server: Server, host: str, status: int) -> None:
+    assert ask(server, host=host)[0] == status
+
+
+def test_only_this_machine_can_reach_it_unless_told_otherwise(history: History) -> None:
+    with serve(history, title="here") as server:
+        assert server.url.startswith("http://127.0.0.1:")
+    with serve(history, title="everywhere", host="0.0.0.0") as server:  # noqa: S104 - what is tested
+        assert ask(server, host="a-name-of-this-machine:80")[0] == 200
+
+
+def test_a_port_in_use_is_refused_and_its_owner_not_touched(server: Server, history: History) -> None:
+    port = urlsplit(server.url).port
+    assert port is not None
+    with pytest.raises(ConfigurationError, match=rf"cannot serve on 127.0.0.1:{port}: .*in use.*; choose another port"):
+        serve(history, title="late", port=port)
+    assert ask(server)[0] == 200
+
+
+@pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("127.0.0.1", -1), ("no.such.host.invalid", 0)])
+def test_an_address_that_cannot_be_is_refused(history: History, host: str, port: int) -> None:
+    with pytest.raises(ConfigurationError, match=f"cannot serve on {host}:{port}"):
+        serve(history, title="nowhere", host=host, port=port)
+
+
+def test_it_ends_with_its_thread_and_its_port(history: History) -> None:
+    server = serve(history, title="short")
+    assert threads() == ["sliceform-serve"]
+    port = urlsplit(server.url).port
+    server.close()
+    server.close()
+    assert threads() == []
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+
+
+def test_a_visitor_who_says_nothing_holds_up_nobody_and_not_the_end(history: History) -> None:
+    with serve(history, title="slow") as server, silent_visitor(server) as visitor:
+        assert ask(server)[0] == 200
+        server.close()
+        assert visitor.recv(1) == b""
+        assert threads() == []
+
+
+def test_no_more_visitors_are_kept_than_it_has_room_for(history: History) -> None:
+    with serve(history, title="crowd") as server, contextlib.ExitStack() as crowd:
+        for _ in range(32):
+            crowd.enter_context(silent_visitor(server))
+        late = crowd.enter_context(silent_visitor(server))
+        assert late.recv(1) == b""
+
+
+def test_a_history_that_cannot_be_read_is_said_and_the_next_is_answered(history: History) -> None:
+    failures = [JournalError("fleet.db is damaged")]
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[History]:
+        if failures:
+            raise failures.pop()
+        yield history
+
+    with serve(opened, title="shaky") as server:
+        status, _, text = ask(server)
+        assert (status, text) == (503, "fleet.db is damaged\n")
+        assert ask(server)[0] == 200
+
+
+def test_a_fleet_serves_its_own_history_until_it_is_closed() -> None:
+    incident = Incident()
+    server = incident.fleet.serve()
+    before = incident.history.last_seq
+    assert "<title>train</title>" in ask(server)[2]
+    incident.lose_and_recover()
+    found = json.loads(ask(server, f"/changes?since={before}")[2])
+    assert rows(found) == [told(change) for change in list(incident.history)[before:]]
+    incident.fleet.close()
+    assert threads() == []
+    with pytest.raises(OSError, match="refused"):
+        ask(server)
