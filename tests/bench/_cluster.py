@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 import structlog
+from ray._private.internal_api import node_stats
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
@@ -87,10 +88,21 @@ def set_idle_workers(cluster: VirtualCluster, count: int, scratch: Path) -> None
     ray.get(refs, timeout=_WAIT_S)
     for host in hosts:
         wait_until(lambda host=host: len(idle_workers(host)) >= count, f"{count} idle workers on {host.name}")
-        for pid in idle_workers(host)[count:]:
+        surplus = set(idle_workers(host)[count:])
+        for pid in surplus:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        wait_until(lambda host=host: len(idle_workers(host)) == count, f"{count} idle workers on {host.name}")
+        # Not the end of the processes: until the raylet has seen it, it gives them work.
+        wait_until(
+            lambda host=host, surplus=surplus: surplus.isdisjoint(_known_to_raylet(host)),
+            f"{count} idle workers on {host.name}",
+        )
+
+
+def _known_to_raylet(host: VirtualHost) -> set[int]:
+    row = next(row for row in ray.nodes() if row["NodeID"] == host.node_id)
+    stats = node_stats(row["NodeManagerAddress"], row["NodeManagerPort"], include_memory_info=False)
+    return {worker.pid for worker in stats.core_workers_stats}
 
 
 def bootstrap_interval(values: Sequence[float], rounds: int = 2000) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import structlog
+from _rows import show
 
 from sliceform.controller.api import SliceController
 from sliceform.controller.follow import Batch
@@ -170,12 +171,7 @@ def main() -> int:
         (f"states at a time among {CHANGES:,} changes, worst of 20", at, "ms", AT_BOUND),
         ("bytes of the file for a change", size, "B", None),
     ]
-    broken = False
-    for what, value, unit, bound in rows:
-        broken = broken or (bound is not None and value > bound)
-        verdict = "" if bound is None else f"  (bound {bound:g}{' BROKEN' if value > bound else ''})"
-        print(f"{what:<66}{value:10.2f} {unit:<3}{verdict}")
-    return int(broken and check)
+    return int(not show(rows) and check)
 
 
 if __name__ == "__main__":

@@ -215,7 +215,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--cases", nargs="*", default=["run", "kill", "notice"])
-    parser.add_argument("--idle", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--idle", type=int, nargs="*", default=[0])
     parser.add_argument("--json", type=Path)
     parser.add_argument("--check", action="store_true")
     options = parser.parse_args()
