@@ -8,3 +8,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("ray") is not None:
             item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to go on where that is asked for and not done: pytest-xdist looks for the group's name in the test's."""
+    if getattr(session.config.option, "loadgroup", False):
+        grouped = (item.nodeid for item in session.items if item.get_closest_marker("xdist_group") is not None)
+        apart = [name for name in grouped if "@" not in name]
+        if apart:
+            raise pytest.UsageError(f"pytest-xdist does not keep {apart[0]} and others together")

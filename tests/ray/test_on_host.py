@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import ray
 
-from sliceform.controller.on_host import bootstrap, remote
+from sliceform.controller.on_host import bootstrap, remote, sigterm
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(90)]
 
@@ -27,19 +27,24 @@ def local_ray(hide_sliceform: dict[str, str], tmp_path_factory: pytest.TempPathF
             patch.setenv(name, value)
         patch.setattr("tempfile.tempdir", None)
         ray.init("local", num_cpus=4, include_dashboard=False, log_to_driver=False, _temp_dir=short)
-    for module in (bootstrap, remote):
+    for module in (bootstrap, remote, sigterm):
         ray.cloudpickle.register_pickle_by_value(module)
     yield folder
-    for module in (bootstrap, remote):
+    for module in (bootstrap, remote, sigterm):
         ray.cloudpickle.unregister_pickle_by_value(module)
     ray.shutdown()
     shutil.rmtree(short, ignore_errors=True)
 
 
 @pytest.fixture
-def agent(local_ray: Path) -> Iterator[Any]:
+def incarnation() -> str:
+    return f"i-{time.time_ns()}"
+
+
+@pytest.fixture
+def agent(local_ray: Path, incarnation: str) -> Iterator[Any]:
     actor = ray.remote(num_cpus=0)(remote.AgentActor)
-    handle = actor.remote(bootstrap.sources(), {"life": "slice-1", "rank": 0, "incarnation": f"i-{time.time_ns()}"})
+    handle = actor.remote(bootstrap.sources(), {"life": "slice-1", "rank": 0, "incarnation": incarnation})
     yield handle
     ray.kill(handle)
 
@@ -115,9 +120,8 @@ def test_agent_and_host_process_work_where_sliceform_cannot_be_imported(agent: A
     assert len(set(prepared["ports"])) == 2
 
 
-def test_a_function_runs_and_is_seen_to_start_and_to_be_gone(agent: Any, local_ray: Path) -> None:
+def test_a_function_runs_and_is_seen_to_start_and_to_be_gone(agent: Any, incarnation: str) -> None:
     ray.get(agent.prepare.remote("run-1/1", want_ports=False), timeout=60)
-    (incarnation,) = [path.parent.parent.name for path in local_ray.glob("sliceform-*/*/*/agent") if _new(path)]
     started = agent.wait_started.remote("run-1/1")
     envelope, value = submit("run-1/1", incarnation, look)
     assert ray.get(envelope, timeout=60)["status"] == "returned", ray.get(envelope)
@@ -129,7 +133,9 @@ def test_a_function_runs_and_is_seen_to_start_and_to_be_gone(agent: Any, local_r
     assert not Path(f"/proc/{found['pid']}").exists()
 
 
-def test_stop_ends_a_process_that_does_not_listen_and_all_that_it_started(agent: Any, local_ray: Path) -> None:
+def test_stop_ends_a_process_that_does_not_listen_and_all_that_it_started(
+    agent: Any, incarnation: str, local_ray: Path
+) -> None:
     def stubborn(path: str) -> None:
         import signal
         import subprocess
@@ -140,7 +146,6 @@ def test_stop_ends_a_process_that_does_not_listen_and_all_that_it_started(agent:
         os.kill(os.getpid(), signal.SIGSTOP)
 
     ray.get(agent.prepare.remote("run-1/2", want_ports=False), timeout=60)
-    (incarnation,) = [path.parent.parent.name for path in local_ray.glob("sliceform-*/*/*/agent") if _new(path)]
     path = local_ray / "pids"
     envelope, _ = submit("run-1/2", incarnation, stubborn, str(path))
     end = time.monotonic() + 30
@@ -154,10 +159,3 @@ def test_stop_ends_a_process_that_does_not_listen_and_all_that_it_started(agent:
     for pid in pids:
         stat = Path(f"/proc/{pid}/stat")
         assert not stat.exists() or ") Z " in stat.read_text()
-
-
-def _new(path: Path) -> bool:
-    """Whether an agent that lives holds it."""
-    from sliceform.controller.on_host.channel import locked
-
-    return locked(path)

@@ -228,13 +228,14 @@ def test_hosts_may_come_in_another_order_or_not_at_all(cluster: VirtualCluster) 
 
 def test_wrong_requests_are_refused_and_start_nothing(cluster: VirtualCluster) -> None:
     """Unknown pod type, unknown worker id, name in use."""
+    cluster.add_slice("v4-8", name="taken")
     before = cluster.hosts
     with pytest.raises(ValueError, match="v4-17"):
         cluster.add_slices(["v4-16", "v4-17"])
     with pytest.raises(ValueError, match="worker ids 0 to 1"):
         cluster.add_slice("v4-16", missing=[2])
-    with pytest.raises(ValueError, match="named partial"):
-        cluster.add_slice("v4-16", name="partial")
+    with pytest.raises(ValueError, match="named taken"):
+        cluster.add_slice("v4-16", name="taken")
     assert cluster.hosts == before
 
 

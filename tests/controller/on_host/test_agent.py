@@ -17,7 +17,8 @@ from sliceform.controller.on_host.agent import Agent, _free_ports
 from sliceform.controller.on_host.channel import Channel, lock
 from sliceform.controller.on_host.context import StopSignal
 
-pytestmark = pytest.mark.timeout(30)
+# Marks of processes are looked for on the whole machine: tests that use the same ones must not run at once.
+pytestmark = [pytest.mark.timeout(30), pytest.mark.xdist_group("marks")]
 
 ATTEMPT = "run-1/2"
 

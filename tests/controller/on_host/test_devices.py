@@ -17,7 +17,8 @@ from sliceform.controller.on_host import devices, processes
 from sliceform.controller.on_host.agent import Agent
 from sliceform.controller.on_host.channel import Channel, lock
 
-pytestmark = pytest.mark.timeout(30)
+# Marks of processes are looked for on the whole machine: tests that use the same ones must not run at once.
+pytestmark = [pytest.mark.timeout(30), pytest.mark.xdist_group("marks")]
 
 #: Holds the device; `argv`: the device, and the attempt's run file to hold, too, or nothing.
 HOLDER = """

@@ -9,7 +9,8 @@ import pytest
 from sliceform.controller.on_host.environment import set_environment
 from sliceform.controller.on_host.outcome import failure
 
-pytestmark = pytest.mark.timeout(40)
+# Marks of processes are looked for on the whole machine: tests that use the same ones must not run at once.
+pytestmark = [pytest.mark.timeout(40), pytest.mark.xdist_group("marks")]
 
 RUN = """
 import os
