@@ -90,10 +90,10 @@ class Agent:
             from sliceform.controller.on_host.standing import Standing
 
             self._standing = Standing()
-            # Its threads end with this process.
-            self._watching = Watch(self._standing, **self._watch)
             if self._term is not None:
                 self._term.heed(partial(self._standing.put, SIGTERM, None))
+            # Its threads end with this process.
+            self._watching = Watch(self._standing, **self._watch)
         found: dict[str, float | None] = await self._standing.other_than(known, _HELD_S)
         return found
 

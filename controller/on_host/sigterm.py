@@ -19,8 +19,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-#: How long the agent may take to pass the signal on to the driver, seconds.
-_TELL_S = 0.25
+#: How long the agent may take to pass the signal on to the driver, or to be asked for notices at all, seconds.
+_TELL_S = 0.5
 
 
 class Term:
@@ -42,7 +42,7 @@ class Term:
         self._came = True
         if self._heed is not None:
             self._heed()
-            time.sleep(_TELL_S)
+        time.sleep(_TELL_S)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Become a new one that is installed."""

@@ -88,14 +88,17 @@ def reasons(fleet: SliceController, slice_id: str) -> list[str]:
 
 @pytest.mark.usefixtures("no_leaks")
 def test_agents_hear_sigterm_and_a_function_of_the_users(cluster: VirtualCluster, tmp_path: Path) -> None:
-    said = tmp_path / "said"
+    said, asked = tmp_path / "said", tmp_path / "asked"
 
     def source() -> float | None:
+        asked.touch()
         return float(said.read_text()) if said.exists() else None
 
     settings = Settings(notice_every_s=0.1, avoid_lost_s=0.0)
     with SliceController(CpuSlice(1), settings=settings, notice_source=source) as fleet:
         fleet.wait_ready(timeout_s=60)
+        # Ready says nothing of notices: from here on the agent listens.
+        until(asked.exists, fleet.status)
         os.kill(fleet.status().slices[0].hosts[0].agent_pid, signal.SIGTERM)
         until(lambda: "preemption_notice" in reasons(fleet, "slice-1"), fleet.status)
         until(lambda: fleet.status().ready == 1, fleet.status)

@@ -432,7 +432,7 @@ def cloudpickled(function: Callable[[], Any]) -> bytes:
 
 #: A process whose main thread unpickles the hook, as Ray's does with the agent's class.
 TERM = """
-import pickle, signal, sys, time
+import pickle, signal, sys, threading, time
 from sliceform.controller.on_host.sigterm import Term
 
 def before(number, frame):
@@ -442,8 +442,19 @@ def before(number, frame):
 if "ray" in sys.argv:
     signal.signal(signal.SIGTERM, before)
 term = pickle.loads(pickle.dumps(Term()))
-if "heed" in sys.argv:
+
+def heed():
     term.heed(lambda: print("heard", flush=True))
+
+def heed_later():
+    while not term._came:
+        time.sleep(0.001)
+    heed()
+
+if "heed" in sys.argv:
+    heed()
+if "later" in sys.argv:
+    threading.Thread(target=heed_later, daemon=True).start()
 print("up", flush=True)
 while True:
     time.sleep(0.01)
@@ -454,6 +465,7 @@ while True:
     ("words", "said", "code"),
     [
         (["ray", "heed"], ["heard", "then ray"], 0),
+        (["ray", "later"], ["heard", "then ray"], 0),
         (["ray"], ["then ray"], 0),
         (["heed"], ["heard"], -signal.SIGTERM),
         ([], [], -signal.SIGTERM),
