@@ -3,6 +3,8 @@
 import pytest
 
 
+# First, for pytest-xdist reads the marks in the same hook.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep Ray's tests on one worker of pytest-xdist: two clusters at once have no core each."""
     for item in items:
