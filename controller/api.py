@@ -30,6 +30,7 @@ from sliceform.controller.explanations import explain_run
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.followers import Followers
 from sliceform.controller.journal.history import JournalHistory
+from sliceform.controller.journal.tally import Wish
 from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.loop import Reconciler
 from sliceform.controller.metrics import Metered, Seen
@@ -117,6 +118,7 @@ class SliceController:
         desired = Desired(parse_sizes(slices), spares)
         self._fleet = Fleet.begin(shape, desired, self.settings, self.history, seed=int(incarnation, 16))
         self._desired = desired
+        self._wish = Wish(self._clock.epoch(), desired.sizes, spares)
         self._journal = None if path is None else self._writer(path)
         self._runs: dict[str, Run] = {}
         self._submitted = 0
@@ -208,6 +210,7 @@ class SliceController:
             kept = self._desired.spares if spares is None else spares
             desired = Desired(sizes, kept, self._desired.generation + 1)
             self._desired = desired
+            self._wish = Wish(self._clock.epoch(), sizes, kept)
         self._opened().request(lambda: self._rescale(desired))
 
     def drain(self, slice_id: str, deadline_s: float | None = None) -> None:
@@ -481,16 +484,13 @@ class SliceController:
         return Drive(reconciler, self._clock, identity.label)
 
     def _writer(self, path: Path) -> JournalWriter:
-        def wish() -> tuple[tuple[int, ...], int]:
-            desired = self._fleet.picture.desired
-            return desired.sizes, desired.spares
-
-        return JournalWriter(path, self.history, limit=self.settings.journal_limit, wish=wish)
+        return JournalWriter(path, self.history, limit=self.settings.journal_limit, wish=lambda: self._wish)
 
     def _resume(self, journal: JournalWriter) -> None:
         """Take the journal over, and go on with its numbers."""
         identity = self._identity
         shape = f"{type(self.shape).__name__}({self.shape})"
+        self._wish = self._wish._replace(at=self._clock.epoch())
         resumed = journal.open(identity.label, identity.incarnation, shape, self._clock.epoch())
         self.history.resume(resumed.last_seq, resumed.latest_at, resumed.attempts)
         self._fleet.picture.next_number = resumed.next_slice

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sliceform.controller.journal.reader import Journal, Wish
+from sliceform.controller.journal.reader import Journal
+from sliceform.controller.journal.tally import Wish
 from sliceform.states import AttemptRecord, RunStory
 from sliceform.states.losses import place_of
 from sliceform.states.runs import tell_run

@@ -15,7 +15,7 @@ from sliceform.controller.errors import JournalDamagedError
 from sliceform.controller.journal.lock import is_written
 from sliceform.controller.journal.rows import read_attempts
 from sliceform.controller.journal.schema import CHANGE, connect, told, transaction
-from sliceform.controller.journal.tally import facts_of
+from sliceform.controller.journal.tally import Wish, facts_of, read_wishes
 from sliceform.states import AttemptRecord, Change, ForgottenError, HistoryQueries, Selection, Story
 from sliceform.states.changes import follow
 
@@ -36,14 +36,6 @@ class Driver(NamedTuple):
     started_at: float
     #: None if it did not close: it still runs, or it was killed.
     closed_at: float | None
-
-
-class Wish(NamedTuple):
-    """How many slices were wanted, from that time on (seconds since the epoch)."""
-
-    at: float
-    sizes: tuple[int, ...]
-    spares: int
 
 
 class _Attempts:
@@ -211,8 +203,7 @@ class Journal(HistoryQueries):
     def wishes(self) -> tuple[Wish, ...]:
         """Give the sizes that were wanted, oldest first."""
         with self.reading() as connection:
-            rows = connection.execute("SELECT at, sizes, spares FROM wishes ORDER BY number")
-            return tuple(Wish(at, tuple(json.loads(sizes)), spares) for at, sizes, spares in rows)
+            return read_wishes(connection)
 
     def writing(self) -> str:
         """Say how it stands with the last driver: ``running``, ``closed``, ``gone`` (killed), or ``none``."""

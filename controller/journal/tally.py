@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sliceform.controller.journal.schema import CHANGE
 from sliceform.states.changes import Change, follow
@@ -14,6 +15,19 @@ from sliceform.states.changes import Change, follow
 _PICTURE_EVERY = 1000
 #: Counts that are kept in a table of names and numbers.
 _COUNTS = ("last_seq", "base_seq", "dropped", "next_slice", "next_run")
+
+
+class Wish(NamedTuple):
+    """How many slices were wanted, from that time on (seconds since the epoch)."""
+
+    at: float
+    sizes: tuple[int, ...]
+    spares: int
+
+    @property
+    def what(self) -> tuple[tuple[int, ...], int]:
+        """Sizes and spares, which may be wished for again later."""
+        return self.sizes, self.spares
 
 
 @dataclass(slots=True)
@@ -39,8 +53,8 @@ class Tally:
     #: Changes since the last picture, and the earliest time of one of them.
     unpictured: int = 0
     earliest_at: float = float("inf")
-    #: Sizes and spares that were wished for last.
-    wish: tuple[tuple[int, ...], int] | None = None
+    #: The last one.
+    wish: Wish | None = None
 
     def copy(self) -> Tally:
         """Return one that can be given up when a batch fails."""
@@ -89,9 +103,14 @@ class Tally:
         tally.states = follow(json.loads(row[1]), later)
         tally.unpictured = len(later)
         tally.earliest_at = min((change.at for change in later), default=float("inf"))
-        wish = connection.execute("SELECT sizes, spares FROM wishes ORDER BY number DESC LIMIT 1").fetchone()
-        tally.wish = wish and (tuple(json.loads(wish[0])), wish[1])
+        tally.wish = next(reversed(read_wishes(connection)), None)
         return tally
+
+
+def read_wishes(connection: sqlite3.Connection) -> tuple[Wish, ...]:
+    """Read the wishes of a file, oldest first."""
+    rows = connection.execute("SELECT at, sizes, spares FROM wishes ORDER BY number")
+    return tuple(Wish(at, tuple(json.loads(sizes)), spares) for at, sizes, spares in rows)
 
 
 def facts_of(connection: sqlite3.Connection) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ from sliceform.controller.journal.lock import WriterLock
 from sliceform.controller.journal.recover import closing
 from sliceform.controller.journal.rows import put_attempt, read_attempts
 from sliceform.controller.journal.schema import check_place, connect, told, transaction
-from sliceform.controller.journal.tally import Tally
+from sliceform.controller.journal.tally import Tally, Wish
 from sliceform.controller.journal.trim import trim
 from sliceform.states import AttemptRecord, Change, History, Reason
 
@@ -51,16 +51,14 @@ class Resumed(NamedTuple):
 class JournalWriter:
     """The one that writes a journal. Opened and closed by the fleet's owner, written by a follower's thread."""
 
-    def __init__(
-        self, path: Path, history: History, *, limit: int, wish: Callable[[], tuple[tuple[int, ...], int]]
-    ) -> None:
+    def __init__(self, path: Path, history: History, *, limit: int, wish: Callable[[], Wish]) -> None:
         """Take what is needed; the file is not touched yet.
 
         Args:
             path: of the file.
             history: that is followed; asked where it begins when it forgot changes before they were written.
             limit: how many changes to keep.
-            wish: tells the sizes and spares that are wanted now.
+            wish: tells the sizes and spares that are wanted now, and since when.
 
         """
         self.path = path
@@ -112,7 +110,7 @@ class JournalWriter:
                     self._skip(self._connection, tally, batch.missed)
                 changes = [change for change in batch.changes if change.seq > tally.last_seq]
                 self._put(self._connection, tally, changes, batch.attempts)
-                self._put_wish(self._connection, tally, changes[-1].at if changes else tally.latest_at)
+                self._put_wish(self._connection, tally)
                 if tally.size > self._limit:
                     trim(self._connection, tally, self._limit, max(_TRIM, 2 * len(changes)))
                 tally.save(self._connection)
@@ -160,7 +158,7 @@ class JournalWriter:
             (label, incarnation, shape, socket.gethostname(), os.getpid(), tally.last_seq + 1, at),
         )
         connection.execute("DELETE FROM drivers WHERE number <= (SELECT max(number) FROM drivers) - ?", (_DRIVERS,))
-        self._put_wish(connection, tally, at)
+        self._put_wish(connection, tally)
         tally.save(connection)
         self._tally = tally
         return Resumed(tally.last_seq, tally.latest_at, tally.next_slice, tally.next_run, read_attempts(connection))
@@ -197,11 +195,11 @@ class JournalWriter:
         tally.add(changes)
         tally.picture(connection)
 
-    def _put_wish(self, connection: sqlite3.Connection, tally: Tally, at: float) -> None:
-        sizes, spares = wish = self._wish()
-        if wish != tally.wish:
+    def _put_wish(self, connection: sqlite3.Connection, tally: Tally) -> None:
+        wish = self._wish()
+        if tally.wish is None or wish.what != tally.wish.what:
             tally.wish = wish
-            row = (at, json.dumps(sizes), spares)
+            row = (wish.at, json.dumps(wish.sizes), wish.spares)
             connection.execute("INSERT INTO wishes (at, sizes, spares) VALUES (?, ?, ?)", row)
             connection.execute("DELETE FROM wishes WHERE number <= (SELECT max(number) FROM wishes) - ?", (_WISHES,))
 

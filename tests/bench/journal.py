@@ -22,6 +22,7 @@ from _rows import show
 from sliceform.controller.api import SliceController
 from sliceform.controller.follow import Batch
 from sliceform.controller.journal import Journal, open_journal
+from sliceform.controller.journal.tally import Wish
 from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import GpuSlice
@@ -101,7 +102,7 @@ def delay(folder: Path) -> float:
 def filled(path: Path) -> Iterator[tuple[Journal, int]]:
     """Fill a journal with lives of slices of two hosts, 40 of them at a time; give it, and the number of slices."""
     history = History(2 * CHANGES)
-    writer = JournalWriter(path, history, limit=10 * CHANGES, wish=lambda: ((40,), 0))
+    writer = JournalWriter(path, history, limit=10 * CHANGES, wish=lambda: Wish(0.0, (40,), 0))
     writer.open("bench", "0", "shape", 0.0)
     number, written = 0, 0
     while history.last_seq < CHANGES:

@@ -10,6 +10,7 @@ import pytest
 from sliceform.controller.api import SliceController
 from sliceform.controller.follow import Batch
 from sliceform.controller.journal import open_journal
+from sliceform.controller.journal.tally import Wish
 from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import TpuSlice
@@ -97,7 +98,7 @@ class Pen:
     def __init__(self, path: Path, limit: int = 1_000_000, memory: int = 1_000_000):
         self.path = path
         self.history = History(memory)
-        self.writer = JournalWriter(path, self.history, limit=limit, wish=lambda: ((1,), 0))
+        self.writer = JournalWriter(path, self.history, limit=limit, wish=lambda: Wish(0.0, (1,), 0))
         self.history.resume(*self._opened())
         self._seq, self._revision = self.history.last_seq, self.history.attempts.since(0)[0]
 

@@ -29,11 +29,15 @@ def test_a_story_is_the_same_in_memory_and_in_the_file(journal_fleet, path):
 def test_the_wishes_are_told(journal_fleet, path):
     world = journal_fleet(1)
     world.fleet.wait_ready()
+    world.go(5.0)
+    asked_at = world.clock.epoch()
     world.fleet.scale([1, 2], spares=1)
     world.go(5.0)
     world.fleet.close()
     with open_journal(path) as journal:
-        assert [(wish.sizes, wish.spares) for wish in journal.wishes()] == [((1,), 0), ((1, 2), 1)]
+        first, second = journal.wishes()
+        assert (first.what, second.what) == (((1,), 0), ((1, 2), 1))
+        assert first.at < second.at == asked_at
 
 
 def test_the_next_driver_goes_on_with_the_numbers(journal_fleet, path):
