@@ -22,10 +22,18 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only since c
         """Read it.
 
         Raises:
-            click.BadParameter: it is none of these.
+            click.BadParameter: it is none of these, or no calendar has it.
 
         """
         text = str(value).strip()
+        moment = self._read(text, param, ctx)
+        try:
+            when(moment)
+        except (OSError, OverflowError, ValueError):  # which of them depends on how far away it is
+            self.fail(f"{text!r} is no time: it is not within the years 1 to 9999", param, ctx)
+        return moment
+
+    def _read(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> float:
         ago = _AGO.fullmatch(text)
         if ago:
             return time.time() - float(ago[1]) * _UNITS[ago[2].lower()]
