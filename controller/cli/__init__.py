@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ __all__ = ["app", "main"]
 
 #: What the shell reports for a program that Ctrl-C ended.
 _INTERRUPTED = 130
+#: What a write to standard output may fail with; errors that are about a file name it.
+_NOT_WRITTEN = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,7 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         click.echo("interrupted; everything that was started is gone", err=True)
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter must not complain about it when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _write_no_more()  # whoever read our output has gone
         return 1
+    except OSError as error:
+        if error.filename is None and error.errno not in _NOT_WRITTEN:
+            raise
+        if error.filename is None:
+            _write_no_more()
+        click.echo(f"Error: cannot use {error.filename or 'standard output'}: {error.strerror}", err=True)
+        return 2
     return int(code or 0)
+
+
+def _write_no_more() -> None:
+    """Drop what is left for standard output: the interpreter must not complain about it when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

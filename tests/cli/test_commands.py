@@ -134,3 +134,21 @@ def test_a_reader_that_goes_away_is_no_error_of_ours() -> None:
     os.close(write)
     assert done.returncode == 1
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("words", [["diagram"], ["diagram", "--json"], ["explain", "ready"], ["--help"]])
+def test_what_standard_output_does_not_take_is_said(words: list[str]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        done = subprocess.run([sys.executable, "-c", _MAIN, *words], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2
+    assert done.stderr.decode() == "Error: cannot use standard output: No space left on device\n"
+
+
+def test_a_file_that_cannot_be_used_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def denied(**_: object) -> int:
+        raise PermissionError(13, "Permission denied", "/secret")
+
+    monkeypatch.setattr(app.commands["diagram"], "callback", denied)
+    assert run(capsys, "diagram") == (2, "", "Error: cannot use /secret: Permission denied\n")

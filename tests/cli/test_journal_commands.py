@@ -262,3 +262,11 @@ def test_a_reader_that_goes_away_is_no_error_of_ours(closed):
     )
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize("words", [["history", "{}"], ["status", "{}"], ["watch", "{}", "--json"]])
+def test_what_standard_output_does_not_take_is_said(closed, words):
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device
+        command = [sys.executable, "-c", _MAIN, *(word.format(closed) for word in words)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (2, b"Error: cannot use standard output: No space left on device\n")
