@@ -8,6 +8,7 @@ import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -30,6 +31,7 @@ from sliceform.controller.explanations import explain_run
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.followers import Followers
 from sliceform.controller.journal.history import JournalHistory
+from sliceform.controller.journal.reader import open_journal
 from sliceform.controller.journal.tally import Wish
 from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.loop import Reconciler
@@ -40,7 +42,7 @@ from sliceform.controller.spec import Desired, SliceShape, parse_sizes
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status
 from sliceform.controller.step import Step
 from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
-from sliceform.states import AttemptRecord, Change, History
+from sliceform.states import AttemptRecord, Change, History, HistoryQueries
 from sliceform.states.reasons import Reason
 
 if TYPE_CHECKING:
@@ -310,14 +312,21 @@ class SliceController:
         Raises:
             ConfigurationError: the address or the port cannot be used; says why.
             FleetClosedError: the fleet was closed.
+            ClusterError, FleetNameTakenError, JournalError: it had not begun, and cannot; see `start`.
 
         """
         from sliceform.controller.report import serve
 
-        self._check_open()
-        self._opened()
-        server = serve(self.history, title=self._identity.label, host=host, port=port)
-        self._servers.append(server)
+        def opened() -> AbstractContextManager[HistoryQueries]:
+            # What a driver before this one wrote is in the file alone.
+            return nullcontext(self.history) if self._journal is None else open_journal(self._journal.path)
+
+        # A close that came between would leave a server behind.
+        with self._lock:
+            self._check_open()
+            self._opened()
+            server = serve(opened, title=self._identity.label, now=lambda _: self._clock.epoch(), host=host, port=port)
+            self._servers.append(server)
         return server
 
     def on_change(self, fn: Callable[[Change], Any]) -> Callback:

@@ -57,12 +57,13 @@ def serve(file: Path, port: int, host: str, title: str | None, *, as_json: bool)
     Only this machine can reach it, unless --host says otherwise. There is no password: whoever reaches it reads
     everything, ids of nodes and texts of exceptions included.
     """
-    from sliceform.controller.cli.read import opened
+    from sliceform.controller.cli.read import looked_at, opened
     from sliceform.controller.report import serve as begin
 
     with opened(file):
         pass  # what cannot be read is said here, and not to the first browser
-    with begin(lambda: opened(file), title=title or file.name, host=host, port=port) as server:
+    name = title or file.name
+    with begin(lambda: opened(file), title=name, now=looked_at, host=host, port=port) as server:
         if as_json:
             screen.show_json({"url": server.url})
         else:

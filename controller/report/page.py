@@ -14,16 +14,19 @@ from sliceform.states.queries import HistoryQueries
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
-def timeline_page(source: HistoryQueries, *, title: str = "sliceform timeline", live: bool = False) -> str:
+def timeline_page(
+    source: HistoryQueries, *, title: str = "sliceform timeline", now: float | None = None, live: bool = False
+) -> str:
     """Return the page, HTML that opens without a network.
 
     Args:
         source: the history, in memory or in a file; see `sliceform.controller.journal.open_journal`.
         title: shown above the timeline, and in the window's title.
+        now: up to when what has not ended is drawn, epoch seconds; by default the time of the newest change.
         live: it is served by `serve`, which it asks for what comes.
 
     """
-    data = timeline_data(source, title=title)
+    data = timeline_data(source, title=title, now=now)
     data["live"] = live
     parts = {
         "title": html.escape(title),

@@ -7,12 +7,11 @@ import json
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import structlog
@@ -40,8 +39,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 
-#: Opens the history for one answer: each is given on a thread of its own.
-Open = Callable[[], contextlib.AbstractContextManager[HistoryQueries]]
+H = TypeVar("H", bound=HistoryQueries)
 
 
 class Server:
@@ -76,15 +74,23 @@ class Server:
         self.close()
 
 
-def serve(source: HistoryQueries | Open, *, title: str, host: str = "127.0.0.1", port: int = 0) -> Server:
+def serve(
+    opened: Callable[[], contextlib.AbstractContextManager[H]],
+    *,
+    title: str,
+    now: Callable[[H], float],
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> Server:
     """Serve the timeline of a history, and what comes to it.
 
     Whoever reaches the port reads everything, ids of nodes and texts of exceptions included: there is no password. Only
     GET and HEAD are answered, and nothing can be changed.
 
     Args:
-        source: a history that any thread may read, or what opens one anew for each answer.
+        opened: opens the history for one answer; each is given on a thread of its own.
         title: shown above the timeline.
+        now: tells up to when what has not ended is drawn, epoch seconds.
         host: the address to listen on; by default only this machine can reach it.
         port: 0 takes one that is free.
 
@@ -92,9 +98,8 @@ def serve(source: HistoryQueries | Open, *, title: str, host: str = "127.0.0.1",
         ConfigurationError: the address or the port cannot be used; says why.
 
     """
-    opened = source if callable(source) else lambda: contextlib.nullcontext(source)
     try:
-        server = _Http((host, port), opened, title)
+        server = _Http((host, port), opened, title, now)
     except (OSError, OverflowError) as error:
         raise ConfigurationError(
             f"cannot serve on {host}:{port}: {error}; choose another port, or port 0 for one that is free"
@@ -105,9 +110,16 @@ def serve(source: HistoryQueries | Open, *, title: str, host: str = "127.0.0.1",
 class _Http(ThreadingHTTPServer):
     request_queue_size = _CONNECTIONS
 
-    def __init__(self, address: tuple[str, int], opened: Open, title: str) -> None:
-        self.opened = opened
+    def __init__(
+        self,
+        address: tuple[str, int],
+        opened: Callable[[], contextlib.AbstractContextManager[H]],
+        title: str,
+        now: Callable[[H], float],
+    ) -> None:
+        self.opened: Callable[[], contextlib.AbstractContextManager[Any]] = opened
         self.title = title
+        self.now: Callable[[Any], float] = now
         self.hosts = _LOOPBACK | {address[0].lower()}
         self.everywhere = address[0] in {"", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
         self._visits: dict[threading.Thread, socket.socket] = {}
@@ -175,13 +187,14 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         if address.path == "/":
             with self.server.opened() as source:
-                return HTTPStatus.OK, "text/html", timeline_page(source, title=self.server.title, live=True)
+                page = timeline_page(source, title=self.server.title, now=self.server.now(source), live=True)
+            return HTTPStatus.OK, "text/html", page
         if address.path == "/changes":
             since = parse_qs(address.query).get("since", ["0"])[0]
             if not since.isdecimal():
                 return HTTPStatus.BAD_REQUEST, "text/plain", "since must be the number of a change\n"
             with self.server.opened() as source:
-                found = news(source, int(since), now=time.time())
+                found = news(source, int(since), now=self.server.now(source))
             return HTTPStatus.OK, "application/json", json.dumps(found, separators=(",", ":"))
         return HTTPStatus.NOT_FOUND, "text/plain", "there is only the timeline, at /\n"
 

@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 
+from sliceform.controller.errors import ConfigurationError
 from sliceform.controller.journal import open_journal
 
 _MAIN = "import sys; from sliceform.controller.cli import main; sys.exit(main())"
@@ -103,3 +104,18 @@ def test_a_journal_that_grows_is_served_until_ctrl_c(living, words):
             out, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (0, "")
     assert out == ""
+
+
+def test_a_journal_that_was_closed_ends_with_its_last_change(monkeypatch, ask, closed):
+    """Its slices have not gone on until today."""
+    answers = []
+
+    def serve(opened, *, now, **_):
+        with opened() as journal:
+            answers.append((now(journal), journal.span()[1]))
+        raise ConfigurationError("seen enough")
+
+    monkeypatch.setattr("sliceform.controller.report.serve", serve)
+    assert ask("serve", closed)[0] == 2
+    ((now, last),) = answers
+    assert now == last

@@ -24,13 +24,15 @@ _QUIET_BROWSER = ("--no-sandbox", "--disable-gpu", "--disable-background-network
 class Incident:
     """A simulated fleet of two slices, of which one loses a host while a run is on both."""
 
-    def __init__(self, *, history_limit: int = 100_000) -> None:
+    def __init__(self, *, history_limit: int = 100_000, journal: Path | None = None) -> None:
         """Begin with both slices ready."""
         self.clock = FakeClock(epoch=EPOCH)
         shape = TpuSlice("v4-16")
         self.sim = SimBackend(shape, ["rack-a", "rack-b", "rack-c"], clock=self.clock, work_s=10.0)
         settings = Settings(history_limit=history_limit)
-        self.fleet = SliceController(shape, 2, name="train", backend=self.sim, clock=self.clock, settings=settings)
+        self.fleet = SliceController(
+            shape, 2, name="train", backend=self.sim, clock=self.clock, settings=settings, journal=journal
+        )
         self.fleet.wait_ready(2)
 
     def let(self, seconds: float) -> None:

@@ -3,24 +3,34 @@
 import contextlib
 import http.client
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from sliceform.controller.errors import ConfigurationError, JournalError
+from sliceform.controller.errors import ConfigurationError, FleetClosedError, JournalError
 from sliceform.controller.report import Server, serve
 from sliceform.states import History
 
-from .conftest import Incident
+from .conftest import EPOCH, Incident
 from .test_data import rows, told
+
+
+def show(history: History, title: str = "an incident", host: str = "127.0.0.1", port: int = 0) -> Server:
+    """Serve a history as a fleet without a journal does."""
+    return serve(partial(nullcontext, history), title=title, now=lambda _: EPOCH + 60.0, host=host, port=port)
 
 
 @pytest.fixture
 def server(history: History) -> Iterator[Server]:
-    with serve(history, title="an incident") as server:
+    with show(history) as server:
         yield server
 
 
@@ -54,6 +64,18 @@ def test_the_page_is_at_the_root_and_may_not_be_kept_or_framed(server: Server) -
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "Python" not in headers["Server"]
+
+
+def embedded(page: str) -> dict[str, Any]:
+    """Return the data that stands in a page."""
+    (text,) = re.findall(r'<script type="application/json" id="data">(.*)</script>', page)
+    data: dict[str, Any] = json.loads(text)
+    return data
+
+
+def test_page_and_news_go_on_until_the_time_that_the_history_is_looked_at(server: Server) -> None:
+    assert embedded(ask(server)[2])["now"] == (EPOCH + 60.0) * 1000
+    assert json.loads(ask(server, "/changes?since=3")[2])["now"] == (EPOCH + 60.0) * 1000
 
 
 def test_changes_are_asked_for_from_a_number_on(server: Server, history: History) -> None:
@@ -106,9 +128,9 @@ def test_a_name_that_another_made_point_here_is_not_served(server: Server, host:
 
 
 def test_only_this_machine_can_reach_it_unless_told_otherwise(history: History) -> None:
-    with serve(history, title="here") as server:
+    with show(history, "here") as server:
         assert server.url.startswith("http://127.0.0.1:")
-    with serve(history, title="everywhere", host="0.0.0.0") as server:  # noqa: S104 - what is tested
+    with show(history, "everywhere", host="0.0.0.0") as server:  # noqa: S104 - what is tested
         assert ask(server, host="a-name-of-this-machine:80")[0] == 200
 
 
@@ -116,18 +138,18 @@ def test_a_port_in_use_is_refused_and_its_owner_not_touched(server: Server, hist
     port = urlsplit(server.url).port
     assert port is not None
     with pytest.raises(ConfigurationError, match=rf"cannot serve on 127.0.0.1:{port}: .*in use.*; choose another port"):
-        serve(history, title="late", port=port)
+        show(history, "late", port=port)
     assert ask(server)[0] == 200
 
 
 @pytest.mark.parametrize(("host", "port"), [("127.0.0.1", 70_000), ("127.0.0.1", -1), ("no.such.host.invalid", 0)])
 def test_an_address_that_cannot_be_is_refused(history: History, host: str, port: int) -> None:
     with pytest.raises(ConfigurationError, match=f"cannot serve on {host}:{port}"):
-        serve(history, title="nowhere", host=host, port=port)
+        show(history, "nowhere", host=host, port=port)
 
 
 def test_it_ends_with_its_thread_and_its_port(history: History) -> None:
-    server = serve(history, title="short")
+    server = show(history, "short")
     assert threads() == ["sliceform-serve"]
     port = urlsplit(server.url).port
     server.close()
@@ -139,7 +161,7 @@ def test_it_ends_with_its_thread_and_its_port(history: History) -> None:
 
 
 def test_a_visitor_who_says_nothing_holds_up_nobody_and_not_the_end(history: History) -> None:
-    with serve(history, title="slow") as server, silent_visitor(server) as visitor:
+    with show(history, "slow") as server, silent_visitor(server) as visitor:
         assert ask(server)[0] == 200
         server.close()
         assert visitor.recv(1) == b""
@@ -147,7 +169,7 @@ def test_a_visitor_who_says_nothing_holds_up_nobody_and_not_the_end(history: His
 
 
 def test_no_more_visitors_are_kept_than_it_has_room_for(history: History) -> None:
-    with serve(history, title="crowd") as server, contextlib.ExitStack() as crowd:
+    with show(history, "crowd") as server, contextlib.ExitStack() as crowd:
         for _ in range(32):
             crowd.enter_context(silent_visitor(server))
         late = crowd.enter_context(silent_visitor(server))
@@ -163,7 +185,7 @@ def test_a_history_that_cannot_be_read_is_said_and_the_next_is_answered(history:
             raise failures.pop()
         yield history
 
-    with serve(opened, title="shaky") as server:
+    with serve(opened, title="shaky", now=lambda _: EPOCH) as server:
         status, _, text = ask(server)
         assert (status, text) == (503, "fleet.db is damaged\n")
         assert ask(server)[0] == 200
@@ -175,9 +197,43 @@ def test_a_fleet_serves_its_own_history_until_it_is_closed() -> None:
     before = incident.history.last_seq
     assert "<title>train</title>" in ask(server)[2]
     incident.lose_and_recover()
+    incident.clock.advance(60.0)
     found = json.loads(ask(server, f"/changes?since={before}")[2])
+    assert found["now"] == round(incident.clock.epoch() * 1000)
     assert rows(found) == [told(change) for change in list(incident.history)[before:]]
     incident.fleet.close()
     assert threads() == []
     with pytest.raises(OSError, match="refused"):
         ask(server)
+
+
+def test_a_fleet_with_a_journal_serves_what_the_drivers_before_it_wrote(tmp_path: Path) -> None:
+    journal = tmp_path / "fleet.db"
+    with Incident(journal=journal).fleet as first:
+        written = first.history.last_seq
+    second = Incident(journal=journal)
+    with contextlib.closing(second.fleet):
+        page = embedded(ask(second.fleet.serve())[2])
+        assert (page["dropped"], page["base"]) == (0, {})
+        assert len(page["at"]) >= written
+        assert written > 0
+
+
+def test_a_fleet_that_is_closed_meanwhile_leaves_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever closes waits until the server is known, and closes it."""
+    incident = Incident()
+    free = []
+
+    def begin(*words: Any, **more: Any) -> Server:
+        closer = threading.Thread(target=lambda: free.append(incident.fleet._lock.acquire(blocking=False)))
+        closer.start()
+        closer.join()
+        return serve(*words, **more)
+
+    monkeypatch.setattr("sliceform.controller.report.serve", begin)
+    incident.fleet.serve()
+    assert free == [False]
+    incident.fleet.close()
+    assert threads() == []
+    with pytest.raises(FleetClosedError):
+        incident.fleet.serve()
