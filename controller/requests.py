@@ -57,7 +57,7 @@ class AttemptSpec:
     #: Why the attempt before this one ended; None for the first.
     previous: str | None = None
     #: How long `jax.distributed.shutdown()` may take after the function, seconds.
-    jax_shutdown_s: float = 5.0
+    jax_shutdown_s: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)

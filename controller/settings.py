@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     """How long a slice may wait for its reservation before it is given up and asked for anew."""
 
     placed_s: _Positive = 1_800.0
-    """How long a placed slice may take until every agent has answered."""
+    """How long a placed slice may take until every agent has answered, and a host until it can be prepared for work."""
 
     metadata_notices: bool = True
     """Whether hosts ask the GCE metadata server, where there is one, for notices of preemption and maintenance."""
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     """The longest such delay."""
 
     loss_grace_s: _NotNegative = 0.0
-    """How long the surviving hosts of a lost slice may go on; 0 lets its replacement have their place at once."""
+    """How long work may go on on the other slices of an attempt after one of them is lost."""
 
     verdict_s: _NotNegative = 30.0
     """How long to wait for evidence on why an attempt ended before it is charged to a budget."""
@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     io_queue_limit: _Count = 100_000
     """How many calls to the cluster may wait in the queue."""
 
-    jax_shutdown_s: _NotNegative = 5.0
+    jax_shutdown_s: _NotNegative = 300.0
     """How long `jax.distributed.shutdown()` may take after the user's function."""
 
     metrics: bool = True

@@ -59,7 +59,11 @@ def run(call: dict[str, Any], work: bytes) -> tuple[Envelope, bytes]:
     try:
         value = _call(function, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are outcomes, too
-        return failure("raised", error), b""
+        envelope = failure("raised", error)
+        if contexts.host_context().should_stop():
+            # The others save, too: jax ends them when the host with its coordinator leaves first.
+            _shut_jax_down(call["jax_shutdown_s"])
+        return envelope, b""
     try:
         packed = cloudpickle.dumps(value)
     except BaseException as error:  # noqa: BLE001 - whatever the user's __reduce__ raises
@@ -113,7 +117,11 @@ def _context(call: dict[str, Any], channel: Channel) -> contexts.HostContext:
 
 
 def _shut_jax_down(limit_s: float) -> None:
-    """Leave the `jax.distributed` world, if there is one, waiting for the others no longer than `limit_s` seconds."""
+    """Leave the `jax.distributed` world, if there is one, waiting for the others no longer than `limit_s` seconds.
+
+    Whoever leaves without waiting takes the others along: when the process with rank 0 ends, jax aborts all others that
+    have not begun to leave. Should they never come, because one of them failed, this process is stopped by its agent.
+    """
     distributed = getattr(sys.modules.get("jax"), "distributed", None)
     if distributed is None or not distributed.is_initialized():
         return

@@ -1,13 +1,16 @@
 """The process that runs the user's function: its environment, and every way that it can end."""
 
 import os
+import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from sliceform.controller.on_host.environment import set_environment
 from sliceform.controller.on_host.outcome import failure
+from sliceform.controller.settings import Settings
 
 # Marks of processes are looked for on the whole machine: tests that use the same ones must not run at once.
 pytestmark = [pytest.mark.timeout(40), pytest.mark.xdist_group("marks")]
@@ -219,6 +222,46 @@ except RuntimeError as error:
     answer = str(error)
 """)
     assert "already" in answer
+
+
+#: Works for some seconds in a JAX world, and ends as it is told to.
+JAX_WORK = """
+from sliceform.controller.on_host.channel import Channel
+
+def work(seconds, stopped):
+    import time
+    from sliceform.controller import Stopped, initialize_jax
+    initialize_jax()
+    time.sleep(seconds)
+    if stopped:
+        raise Stopped("saved")
+
+call = given["call"]
+if {stopped}:
+    Channel("i1", f"slice-1/{{call['rank']}}", call["attempt"]).ask_to_stop(None)
+envelope, _ = run(work, {seconds}.get(call["rank"]), {stopped})
+answer = [envelope["status"], sys.modules["jax"].distributed.is_initialized()]
+"""
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize(("stopped", "status"), [(False, "returned"), (True, "raised")])
+def test_whoever_is_done_first_waits_for_the_others_in_the_jax_world(
+    run: Callable[..., Any], *, stopped: bool, status: str
+) -> None:
+    """JAX ends all others when the process with its coordinator leaves before them, whatever they still save."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    code = JAX_WORK.format(stopped=stopped, seconds={0: 0.0, 1: 7.0})
+    limit_s = Settings().jax_shutdown_s
+
+    def host(rank: int) -> Any:
+        changes = {"rank": rank, "host_rank": rank, "coordinator_address": address, "jax_shutdown_s": limit_s}
+        return run(code, changes)
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(host, range(2))) == [[status, False]] * 2
 
 
 def test_leaving_jax_is_bounded(run: Callable[..., Any]) -> None:
