@@ -5,7 +5,6 @@ Reads the node table and the table of all groups, which is slow on large cluster
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -147,17 +146,20 @@ def _plain(cluster: Cluster, shape: SliceShape, avoid: frozenset[str]) -> tuple[
         return (Finding("host_missing", f"no living node has the labels {dict(shape.selector)}", "0"),)
     each = shape.hosts if not shape.exclusive_nodes else 1
     fit = {row["NodeID"]: row for row in matching if _room(row["Resources"], shape.bundle)}
-    found = [
-        Finding("avoided", f"node {node[:8]} was lost or keeps failing, and is not used now", node)
-        for node in fit
-        if node in avoid
-    ]
-    room = sum(min(each, _room(row["Resources"], shape.bundle)) for row in fit.values())
-    if room < shape.hosts:
-        found.insert(0, Finding("host_missing", _no_room(shape, room), str(room)))
     usable = [row for node, row in fit.items() if node not in avoid]
     free = cluster.free or {}
-    if sum(min(each, _room(free.get(row["NodeID"], {}), shape.bundle)) for row in usable) < shape.hosts:
+
+    def room(resources: Iterable[Mapping[str, float]]) -> int:
+        return sum(min(each, _room(has, shape.bundle)) for has in resources)
+
+    found = []
+    there = room(row["Resources"] for row in fit.values())
+    if there < shape.hosts:
+        found.append(Finding("host_missing", _no_room(shape, there), str(there)))
+    if room(row["Resources"] for row in usable) < shape.hosts:
+        text = "was lost or keeps failing, and is not used now"
+        found += [Finding("avoided", f"node {node[:8]} {text}", node) for node in fit if node in avoid]
+    if room(free.get(row["NodeID"], {}) for row in usable) < shape.hosts:
         found += _short(cluster, usable, shape.bundle, each)
     return tuple(found) or (Finding("waiting", "Ray is placing its reservation"),)
 
@@ -171,5 +173,10 @@ def _no_room(shape: SliceShape, room: int) -> str:
 
 
 def _room(resources: Mapping[str, float], bundle: Mapping[str, float]) -> int:
-    """Return how many times a bundle goes into resources; Ray counts in parts of 1/10,000."""
-    return min(math.floor(round(resources.get(name, 0) / amount, 4)) for name, amount in bundle.items())
+    """Return how many times a bundle goes into resources."""
+    return min(_units(resources.get(name, 0)) // _units(amount) for name, amount in bundle.items())
+
+
+def _units(amount: float) -> int:
+    """Return an amount in the parts of 1/10,000 in which Ray counts."""
+    return round(amount * 10_000)

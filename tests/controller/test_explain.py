@@ -79,6 +79,17 @@ def test_one_busy_node_does_not_matter_where_another_has_room():
     assert codes == ["chips_held"]
 
 
+def test_nearly_enough_is_not_enough():
+    ((code, _),) = findings(cluster({"CPU": 1.0, "memory": 99_996_500.0}), CpuSlice(1, memory_per_host=100_000_000))
+    assert code == "host_missing"
+    assert findings(cluster({"CPU": 0.3}), CpuSlice(3, 0.1)) == ONLY_WAITING
+
+
+def test_an_avoided_node_does_not_matter_where_others_have_room():
+    gpus = {"GPU": 8, "CPU": 8}
+    assert findings(cluster(gpus, gpus, gpus), GpuSlice(2, 8), avoid=["n1"]) == ONLY_WAITING
+
+
 def test_avoided_nodes_are_named():
     gpus = {"GPU": 8, "CPU": 8}
     codes = [code for code, _ in findings(cluster(gpus, gpus), GpuSlice(2, 8), avoid=["n1"])]
