@@ -211,7 +211,8 @@ def exempted(run: RunRecord, attempt: Attempt) -> bool | None:
     failures = [outcome for outcome in attempt.outcomes.values() if outcome.kind in _OWN_ENDS]
     if any(_matches(outcome, run.options.never_retry_on) for outcome in failures):
         return False
-    return True if any(_matches(outcome, run.options.retry_on) for outcome in failures) else None
+    # Outcomes are in the order in which they came: what follows the first failure may be its consequence.
+    return True if failures and _matches(failures[0], run.options.retry_on) else None
 
 
 def _matches(outcome: Outcome, rules: frozenset[int | str]) -> bool:

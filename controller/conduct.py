@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
 
 from sliceform.controller.allot import larger
 from sliceform.controller.attempts import Attempt, Ended, RunRecord, exempted, within_budget
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.observed import ProcessEnded
-from sliceform.controller.oversee import dead_suspects, next_look, oversee, verdict_s
+from sliceform.controller.oversee import Oversight, dead_suspects, next_look, oversee, verdict_s
 from sliceform.controller.requests import AttemptSpec, Notify, Stop
 from sliceform.controller.step import GrowRun, StartAttempt
 from sliceform.controller.sync import FOREVER, earliest_notice
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState
+
+#: Deadlines that differ by less are the same, seconds.
+_SAME_S = 0.001
 
 
 class Conductor:
@@ -32,12 +34,14 @@ class Conductor:
         self._fleet.note_run(run, Reason.RUN_SUBMITTED, "")
 
     def cancel(self, run: RunRecord, grace_s: float) -> None:
-        """Begin to cancel a run; its processes have `grace_s` seconds from now."""
-        if run.ended is not None or run.cancel_grace_s is not None:
+        """Begin to cancel a run; its processes have `grace_s` seconds from now, asked again only ever less."""
+        if run.ended is not None or (run.cancel_grace_s is not None and run.cancel_grace_s <= grace_s):
             return
         run.cancel_grace_s = grace_s
         if run.active is None:
             self._finish(run, Ended.CANCELLED, "cancelled while it waited")
+        elif run.active.stopped:
+            self._stop(run, run.active)
 
     def start(self, start: StartAttempt) -> None:
         """Make the attempt that the `start` steps of its slices belong to."""
@@ -125,7 +129,7 @@ class Conductor:
         seen = oversee(
             run, attempt, picture.lives, nodes, now=picture.now, epoch=picture.epoch, settings=fleet.settings
         )
-        deadline = min((time for time in (attempt.deadline, self._deadline(seen.departures)) if time), default=None)
+        deadline = min((time for time in (attempt.deadline, self._deadline(run, attempt, seen)) if time), default=None)
         if set(seen.departures) != set(attempt.departures) or deadline != attempt.deadline:
             attempt.deadline = deadline
             self._tell(attempt)
@@ -157,11 +161,19 @@ class Conductor:
                 continue
             attempt.provisional = False
 
-    def _deadline(self, departed: Iterable[str]) -> float | None:
-        """Return the earliest deadline of all notices to slices that have left an attempt, epoch seconds."""
-        lives = self._fleet.picture.lives
-        notices = [notice for member in departed if member in lives and (notice := earliest_notice(lives[member]))]
-        return min((notice.deadline_epoch_s for notice in notices if notice.deadline_epoch_s is not None), default=None)
+    def _deadline(self, run: RunRecord, attempt: Attempt, seen: Oversight) -> float | None:
+        """Return by when the work has to stop, epoch seconds: what the notices say, or sooner if we end it sooner."""
+        picture = self._fleet.picture
+        lives = [picture.lives[member] for member in seen.departures if member in picture.lives]
+        notices = [notice for life in lives if (notice := earliest_notice(life)) is not None]
+        deadlines = [notice.deadline_epoch_s for notice in notices if notice.deadline_epoch_s is not None]
+        stop_at = seen.stop_at if seen.stop_at is not None and seen.stop_at != attempt.stop_at else FOREVER
+        if run.cancel_grace_s is None and picture.now < stop_at < FOREVER:
+            end = picture.epoch + (stop_at - picture.now)
+            # The same moment comes back a little different when it goes through loop time.
+            if end < min(deadlines, default=FOREVER) - _SAME_S:
+                deadlines.append(end)
+        return min(deadlines, default=None)
 
     def _tell(self, attempt: Attempt) -> None:
         """Tell the work on all slices to checkpoint and stop, with the earliest deadline."""

@@ -23,6 +23,7 @@
     `- RunError                         a run ended without a result
        |- RunFailed                     the user's function raised, or its process died
        |- RunPreempted                  the preemption budget is used up
+       |- ResultLost                    it succeeded, but a host was gone before its value was fetched
        `- RunCancelled                  somebody cancelled it
 
 Every error can be pickled. `TimeoutError` is Python's own: it leaves what was waited for alone.
@@ -54,6 +55,7 @@ __all__ = [
     "RayClientError",
     "RayUnreachableError",
     "RayVersionError",
+    "ResultLost",
     "RunCancelled",
     "RunError",
     "RunFailed",
@@ -197,6 +199,13 @@ class RunError(SliceformError):
 
 class RunPreempted(RunError):
     """Hosts were taken away more often than `max_preemptions` allows."""
+
+
+class ResultLost(RunError):
+    """The run succeeded, but a host went away before the value that it returned could be fetched.
+
+    Only values of about 100 kB and more can be: smaller ones come with the news that the function returned.
+    """
 
 
 class RunCancelled(RunError):

@@ -21,6 +21,7 @@ from sliceform.controller.observed import (
     Loss,
     Node,
     NoticeWithdrawn,
+    Notified,
     ProcessEnded,
     ProcessGone,
     ProcessStarted,
@@ -193,6 +194,13 @@ def _released(life: Life) -> bool:
     return True
 
 
+def _told(life: Life, event: Notified) -> bool:
+    told = (event.attempt, event.deadline_epoch_s)
+    changed = life.view.told != told
+    life.view.told = told
+    return changed
+
+
 _HANDLERS: dict[type, Callable[[Life, Any], bool]] = {
     Reserved: _reserved,
     Refused: _refused,
@@ -205,5 +213,6 @@ _HANDLERS: dict[type, Callable[[Life, Any], bool]] = {
     ProcessStarted: _started,
     ProcessEnded: _ended,
     ProcessGone: _gone,
+    Notified: _told,
     Released: lambda life, _: _released(life),
 }

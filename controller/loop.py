@@ -199,7 +199,7 @@ class Reconciler:
 
     def _effect_failed(self, event: EffectFailed) -> None:
         fleet, picture = self.fleet, self.fleet.picture
-        item = fleet.outbox.failed(event.life, event.effect, picture.now)
+        item = fleet.outbox.failed(event.life, event.effect, picture.now, event.detail)
         if item is None:
             return
         wait_s = item.due - picture.now
@@ -269,15 +269,15 @@ class Reconciler:
         if isinstance(request, Stop):
             return life.record.run_id != request.attempt_key or _over(life, request.attempt_key)
         if isinstance(request, Notify):
-            item = self.fleet.outbox.get(request.life, Effect.NOTIFY)
-            return item is not None and item.tries > item.failures
+            key = request.attempt_key
+            return life.view.told == (key, request.deadline_epoch_s) or life.record.run_id != key or _over(life, key)
         return False
 
 
 _HEARD = frozenset({SliceState.PLACED, SliceState.READY, SliceState.RUNNING})
 
 
-def _over(life: Life, attempt: str) -> bool:
+def _over(life: Life, attempt: str | None) -> bool:
     view = life.view
     return all(host.gone == attempt and (attempt, rank) in view.outcomes for rank, host in enumerate(view.hosts))
 

@@ -173,6 +173,15 @@ class ProcessGone(NamedTuple):
     attempt: str
 
 
+class Notified(NamedTuple):
+    """Every host of the slice that still answers has taken in that this attempt is to stop."""
+
+    life: str
+    attempt: str
+    #: Epoch seconds; None when no deadline is known.
+    deadline_epoch_s: float | None
+
+
 class Released(NamedTuple):
     """The slice's groups are observed removed (or never were)."""
 
@@ -199,14 +208,15 @@ SliceEvent = (
     | ProcessStarted
     | ProcessEnded
     | ProcessGone
+    | Notified
     | Released
     | EffectFailed
 )
 Event = NodesSeen | ObservationFailed | SliceEvent
 
 
-#: Losses that say nothing of the node: a process of ours ended on it.
-PROCESS_LOSSES = frozenset({Reason.AGENT_DIED, Reason.PROCESS_LOST})
+#: Losses of hosts whose node may well live: a process of ours ended on it, or cannot work there.
+PROCESS_LOSSES = frozenset({Reason.AGENT_DIED, Reason.HOST_UNFIT, Reason.PROCESS_LOST})
 
 
 class Loss(NamedTuple):
@@ -261,6 +271,8 @@ class SliceView:
     refused: str | None = None
     released: bool = False
     lost: Loss | None = None
+    #: The attempt whose work has been told to stop, and by when, epoch seconds.
+    told: tuple[str, float | None] | None = None
     #: Outcome per (attempt, rank) of the attempt that the slice runs.
     outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
     #: Raised by every fold that changed something.

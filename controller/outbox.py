@@ -27,6 +27,8 @@ class Outstanding:
     #: Times submitted, and times seen to fail.
     tries: int = 0
     failures: int = 0
+    #: Why it failed last.
+    detail: str = ""
 
 
 class Outbox:
@@ -62,13 +64,14 @@ class Outbox:
         """Forget an effect whose result has been observed."""
         self._items.pop((life, effect), None)
 
-    def failed(self, life: str, effect: Effect, now: float) -> Outstanding | None:
+    def failed(self, life: str, effect: Effect, now: float, detail: str) -> Outstanding | None:
         """Set the time of the next try of an effect that was seen to fail; None if it is not wanted any more."""
         item = self._items.get((life, effect))
         if item is None:
             return None
         delay = min(self._max_s, self._initial_s * 2 ** min(item.failures, 30))
         item.failures += 1
+        item.detail = detail
         item.due = now + delay * self._rng.uniform(0.5, 1.0)
         return item
 

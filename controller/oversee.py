@@ -64,7 +64,8 @@ def oversee(
     stop_at = attempt.stop_at
     if run.cancel_grace_s is not None or departures or (attempt.troubled and not attempt.superseded):
         # Time that was given may only get shorter: by a cancel, or by a loss after a notice.
-        fresh = now + _grace(run, departures, lives, epoch, settings, known=stop_at is not None)
+        present = {member: life for member, life in lives.items() if member in departures and member not in cleared}
+        fresh = now + _grace(run, departures, present, epoch, settings, known=stop_at is not None)
         stop_at = fresh if stop_at is None else min(stop_at, fresh)
     ended = None
     if attempt.succeeded:
@@ -112,18 +113,21 @@ def _suspects(attempt: Attempt, departures: Mapping[str, tuple[Departure, str]])
 
 
 def _departure(life: Life | None, known: tuple[Departure, str] | None) -> tuple[Departure, str] | None:
-    """Say why a slice is no longer part of the attempt; a node's death that shows later corrects what was known."""
+    """Say why a slice is no longer part of the attempt; a notice or a node's death that shows later corrects it."""
     if life is None:
         return known or (Departure.PREEMPTED, "released")
     record = life.record
     if record.state not in {SliceState.PREEMPTED, SliceState.DRAINING}:
         return known
-    node_loss = any(host.lost is not None and host.lost.reason not in PROCESS_LOSSES for host in life.view.hosts)
+    # A notice foretold it, or the node itself died: then the end of a process of ours is no failure.
+    taken_away = earliest_notice(life) is not None or any(
+        host.lost is not None and host.lost.reason not in PROCESS_LOSSES for host in life.view.hosts
+    )
     if known is not None:
-        return (Departure.PREEMPTED, known[1]) if known[0] is Departure.FAILED and node_loss else known
+        return (Departure.PREEMPTED, known[1]) if known[0] is Departure.FAILED and taken_away else known
     if record.state is SliceState.DRAINING and record.reason in {Reason.OPERATOR, Reason.CLOSED}:
         return Departure.TAKEN, record.detail or "drained"
-    if record.reason in PROCESS_LOSSES and not node_loss:
+    if record.reason in PROCESS_LOSSES and not taken_away:
         return Departure.FAILED, record.detail
     return Departure.PREEMPTED, record.detail
 
@@ -141,7 +145,7 @@ def _cleared(life: Life | None, attempt: Attempt, departed: bool) -> bool:  # no
 def _grace(
     run: RunRecord,
     departures: Mapping[str, tuple[Departure, str]],
-    lives: Mapping[str, Life],
+    present: Mapping[str, Life],
     epoch: float,
     settings: Settings,
     *,
@@ -149,17 +153,18 @@ def _grace(
 ) -> float:
     """Return how long the attempt's processes may go on from now, seconds; `known` if that was decided before.
 
+    `present` are the slices that have left and on which something of the attempt may still run.
+
     Slices that are noticed or drained leave time to save, also when some hosts have raised meanwhile: that is how they
     say that they have saved.
     """
     if run.cancel_grace_s is not None:
         return 0.0  # the grace goes with the request to stop
-    left = [life for member in departures if (life := lives.get(member)) is not None]
-    if any(is_lost(life) or life.record.lost for life in left):
+    if any(is_lost(life) or life.record.lost for life in present.values()):
         return settings.loss_grace_s
-    if departures and not left and known:
+    if departures and not present and known:
         return FOREVER  # what was noticed or drained has saved and is gone; the others keep their time
-    return min((_time_left(life, epoch, settings) for life in left), default=settings.loss_grace_s)
+    return min((_time_left(life, epoch, settings) for life in present.values()), default=settings.loss_grace_s)
 
 
 def _time_left(life: Life, epoch: float, settings: Settings) -> float:

@@ -81,6 +81,7 @@ class Run:
             RunFailed: the function raised on a host, or its process died, more often than `max_failures` allows.
             RunPreempted: the preemption budget is used up.
             RunCancelled: somebody cancelled it.
+            ResultLost: it succeeded, but a host is gone before its value was fetched.
             TimeoutError: it is not over yet; it goes on.
 
         """

@@ -8,6 +8,7 @@ from sliceform.controller.allot import choose_size, free_slices, larger
 from sliceform.controller.attempts import Attempt, RunRecord
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
+from sliceform.states.effects import Effect
 from sliceform.states.slices import LIVE, SliceState
 
 #: Runs that are over and still shown.
@@ -111,11 +112,15 @@ class StatusBoard:
         return f"waits for {wanted} ready slices that are free; {free} are"
 
     def _change_of(self, run: RunRecord, attempt: Attempt) -> str:
-        """Say whether an attempt is to end before its work is done."""
+        """Say what keeps an attempt from beginning, or whether it is to end before its work is done."""
         picture = self._fleet.picture
         if attempt.stop_at is not None:
             left_s = max(0.0, attempt.stop_at - picture.now)
             return f"{attempt.superseded or 'stops'}: its work has {left_s:.1f} s to stop"
+        for member in attempt.spec.members:
+            item = self._fleet.outbox.get(member, Effect.LAUNCH)
+            if item is not None and item.failures:
+                return f"has not begun on {member} after {item.failures} failed tries: {item.detail}"
         found = larger(picture)
         if found is None or found[0] is not run or run.larger_since is None:
             return ""

@@ -45,6 +45,7 @@ class Reason(StrEnum):
     NODE_DIED = "node_died", "Ray reports the host's node dead."
     NODE_GONE = "node_gone", "The host's node is no longer in Ray's node table."
     AGENT_DIED = "agent_died", "The host's agent ended without being asked to."
+    HOST_UNFIT = "host_unfit", "The host can neither be made ready for work nor freed of it, though its agent answers."
     PROCESS_LOST = "process_lost", "The function's process vanished without giving an outcome."
     GROUP_LOST = "group_lost", "A placement group or bundle of the slice was moved or removed."
     SILENT = "silent", "The host or its raylet has not been heard for too long."

@@ -47,6 +47,8 @@ class Agent:
     closed: bool = False
     #: Calls in a row that could not reach it.
     unreached: int = 0
+    #: Since when it fails to make its host ready for work, or free of it, monotonic seconds; None if it does not.
+    failing_since: float | None = None
     #: The notices that it told of and that stand, by source, with their deadlines.
     notices: dict[str, float | None] = field(default_factory=dict)
 

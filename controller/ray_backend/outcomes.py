@@ -8,6 +8,7 @@ from typing import Any
 import ray
 from ray import exceptions
 
+from sliceform.controller.errors import ResultLost
 from sliceform.controller.observed import Outcome, OutcomeKind
 from sliceform.controller.ray_backend.failures import words
 
@@ -30,6 +31,11 @@ def lost(detail: str) -> Outcome:
     return Outcome(OutcomeKind.LOST, detail)
 
 
+def refused(detail: str) -> Outcome:
+    """Return the outcome of a process that could not be started."""
+    return Outcome(OutcomeKind.REFUSED, detail)
+
+
 def from_envelope(envelope: Mapping[str, Any], value: Any) -> Outcome:
     """Read an envelope; `value` is the reference to the returned value's bytes."""
     kind = _KINDS[envelope["status"]]
@@ -48,8 +54,15 @@ def from_envelope(envelope: Mapping[str, Any], value: Any) -> Outcome:
 
 
 def _loader(value: Any) -> Callable[[], Any]:
+    # Begins to bring it here, and does not wait: the host may be gone before anybody asks.
+    ray.wait([value], timeout=0, fetch_local=True)
+
     def load() -> Any:
-        return ray.cloudpickle.loads(ray.get(value))
+        try:
+            packed = ray.get(value)
+        except exceptions.RayError as error:
+            raise ResultLost(f"the value that this host returned is lost: {words(error)}") from error
+        return ray.cloudpickle.loads(packed)
 
     return load
 
@@ -75,7 +88,7 @@ def from_error(error: BaseException, *, stopping: bool, releasing: bool) -> Outc
     if isinstance(error, exceptions.WorkerCrashedError):
         return stopped() if stopping or releasing else Outcome(OutcomeKind.CRASHED, detail)
     if isinstance(error, exceptions.RuntimeEnvSetupError):
-        return Outcome(OutcomeKind.REFUSED, f"its runtime_env could not be set up: {detail}")
+        return refused(f"its runtime_env could not be set up: {detail}")
     if isinstance(error, exceptions.RayTaskError):
         # Raised around the user's function, not by it: by what sets it up on the host.
         return Outcome(OutcomeKind.REFUSED, detail, traceback=str(error))

@@ -5,6 +5,7 @@ Everything here runs on the I/O thread. What is asked of an agent is never waite
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from functools import partial
 
@@ -13,6 +14,7 @@ import structlog
 
 from sliceform.controller.observed import (
     EffectFailed,
+    Notified,
     Outcome,
     OutcomeKind,
     ProcessEnded,
@@ -130,11 +132,23 @@ class Attempts:
         error = answer.exception()
         if error is None:
             task.prepared = True
+            holding.agents[task.rank].failing_since = None
             self._submit(holding, work, task)
         elif holding.held and task.ended is None:
             log.warning("host_not_prepared", slice=holding.life, rank=task.rank, attempt=work.key, cause=repr(error))
             detail = f"host {task.rank} could not be prepared: {words(error)}"
-            self._session.post(EffectFailed(holding.life, Effect.LAUNCH, detail))
+            if not self._unfit(holding.agents[task.rank], detail):
+                self._session.post(EffectFailed(holding.life, Effect.LAUNCH, detail))
+
+    def _unfit(self, agent: Agent, detail: str) -> bool:
+        """Give a host up that fails at this for longer than a host may take to become ready; return whether it does."""
+        now = time.monotonic()
+        if agent.failing_since is None:
+            agent.failing_since = now
+        if now - agent.failing_since < self._session.fleet.settings.placed_s:
+            return False
+        self._agents.lose(agent, Reason.HOST_UNFIT, detail)
+        return True
 
     def _submit(self, holding: Holding, work: Work, task: HostTask) -> None:
         """Submit the task if everything it needs is there."""
@@ -148,15 +162,20 @@ class Attempts:
         assert meeting is not None
         assert meeting.addresses is not None
         fleet = self._session.fleet
-        task.envelope, task.value = submit(
-            self._shipped.run_host,
-            fleet,
-            holding,
-            work,
-            task=task,
-            addresses=meeting.addresses,
-            payload=meeting.parcel(work.request.attempt.work.payload),
-        )
+        try:
+            task.envelope, task.value = submit(
+                self._shipped.run_host,
+                fleet,
+                holding,
+                work,
+                task=task,
+                addresses=meeting.addresses,
+                payload=meeting.parcel(work.request.attempt.work.payload),
+            )
+        except Exception as error:
+            log.exception("task_not_submitted", slice=holding.life, rank=task.rank, attempt=work.key)
+            self._end(holding, work, task, outcomes.refused(f"Ray does not take its task: {words(error)}"))
+            return
         self._session.when_done(task.envelope, partial(self._ended, holding, work, task))
         ref = holding.agents[task.rank].actor.wait_started.remote(work.key)
         self._session.when_done(ref, partial(self._started, holding, work, task))
@@ -218,8 +237,9 @@ class Attempts:
         error = answer.exception()
         if error is not None:
             if holding.held:
-                log.warning("host_not_cleared", slice=holding.life, rank=task.rank, attempt=work.key, cause=repr(error))
+                self._not_cleared(holding.agents[task.rank], work.key, error)
             return
+        holding.agents[task.rank].failing_since = None
         if task.running:
             self._cancel(work, task)  # its process is gone or never came; now its reference must end, too
         if task.gone is None:
@@ -237,18 +257,26 @@ class Attempts:
     # Being told.
 
     def notify(self, holding: Holding, request: Notify) -> None:
-        """Pass on that the work is to stop; what becomes of that is seen when it ends."""
-        if request.attempt_key is None:
+        """Pass on that the work is to stop, and tell when every host that answers knows."""
+        if request.attempt_key is None or not holding.held:
             return
+        unaware = {agent.rank for agent in holding.agents if agent.serves}
         for agent in holding.agents:
-            if agent.serves:
+            if agent.rank in unaware:
                 ref = agent.actor.notify.remote(request.attempt_key, request.deadline_epoch_s)
-                self._session.when_done(ref, partial(self._notified, agent))
+                self._session.when_done(ref, partial(self._notified, agent, request, unaware))
 
-    def _notified(self, agent: Agent, answer: Answer) -> None:
+    def _notified(self, agent: Agent, request: Notify, unaware: set[int], answer: Answer) -> None:
         error = answer.exception()
         if error is not None and agent.serves:
             log.warning("host_not_notified", slice=agent.life, rank=agent.rank, cause=repr(error))
+            detail = f"host {agent.rank} could not be told: {words(error)}"
+            self._session.post(EffectFailed(agent.life, Effect.NOTIFY, detail))
+            return
+        unaware.discard(agent.rank)
+        if not unaware:
+            assert request.attempt_key is not None
+            self._session.post(Notified(agent.life, request.attempt_key, request.deadline_epoch_s))
 
     def stop(self, holding: Holding, request: Stop) -> None:
         """End the attempt on every host of this slice."""
@@ -280,7 +308,12 @@ class Attempts:
         if error is None:
             self._session.post(ProcessGone(agent.life, agent.rank, key))
         elif agent.serves:
-            log.warning("host_not_cleared", slice=agent.life, rank=agent.rank, attempt=key, cause=repr(error))
+            self._not_cleared(agent, key, error)
+
+    def _not_cleared(self, agent: Agent, key: str, error: BaseException) -> None:
+        log.warning("host_not_cleared", slice=agent.life, rank=agent.rank, attempt=key, cause=repr(error))
+        if not self._unfit(agent, f"host {agent.rank} cannot be freed of {key}: {words(error)}"):
+            self._session.post(EffectFailed(agent.life, Effect.STOP, f"host {agent.rank}: {words(error)}"))
 
     def _tell_again(self, task: HostTask) -> None:
         for event in (task.started, task.ended, task.gone):

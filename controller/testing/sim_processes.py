@@ -7,6 +7,7 @@ from functools import partial
 from sliceform.controller.observed import (
     EffectFailed,
     Event,
+    Notified,
     Outcome,
     OutcomeKind,
     ProcessEnded,
@@ -61,6 +62,7 @@ class Processes:
             if attempt == request.attempt_key:
                 process.told_to_stop = True
                 process.deadline_epoch_s = request.deadline_epoch_s
+        self._told.append(Notified(life.id, request.attempt_key, request.deadline_epoch_s))
 
     def stop(self, life: SimLife | None, request: Stop) -> None:
         """End the attempt's processes, and tell of each host that none is left on it."""

@@ -12,6 +12,7 @@ from sliceform.controller.observed import (
     Assembled,
     HostLost,
     NodesSeen,
+    Notified,
     OutcomeKind,
     ProcessEnded,
     ProcessGone,
@@ -179,6 +180,7 @@ class TestWork:
         harness.launch("a", fn=harness.busy(600.0))
         harness.wait_for(ProcessStarted, life="a", count=2)
         harness.submit(Notify("a", "run-1/1", None))
+        assert harness.wait_for(Notified, life="a") == [Notified("a", "run-1/1", None)]
         harness.submit(Stop("a", "run-1/1", 0.1))
         ended = harness.wait_for(ProcessEnded, life="a", count=2)
         assert {e.outcome.kind for e in ended} == {OutcomeKind.STOPPED}

@@ -211,6 +211,17 @@ class TestRules:
         assert [attempt.outcome for attempt in run.attempts] == ["failed", "succeeded"]
         assert (run.status().preemptions, run.status().failures) == (1, 0)
 
+    def test_what_follows_a_failure_does_not_excuse_it(self, sim_fleet: Make) -> None:
+        """The first host to fail decides: the others lose their connection to it."""
+
+        def fail() -> None:
+            raise ValueError if host_context().rank == 0 else ConnectionError
+
+        world = sim_fleet(1, 1).ready()
+        run = world.over(world.fleet.options(max_failures=0, retry_on=[ConnectionError]).submit(fail))
+        assert [attempt.outcome for attempt in run.attempts] == ["failed"]
+        assert run.status().failures == 1
+
     def test_retry_ends_with_its_budget(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1).ready()
         options = world.fleet.options(max_preemptions=1, max_failures=9, retry_on=[OSError])

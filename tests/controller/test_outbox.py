@@ -64,7 +64,7 @@ def test_a_failure_backs_off_with_jitter_up_to_a_bound(outbox: Outbox) -> None:
     outbox.put(RESERVE, 0.0)
     waits = []
     for _ in range(8):
-        item = outbox.failed("slice-1", Effect.RESERVE, 100.0)
+        item = outbox.failed("slice-1", Effect.RESERVE, 100.0, "no")
         assert item is not None
         waits.append(item.due - 100.0)
     for number, wait in enumerate(waits):
@@ -73,7 +73,7 @@ def test_a_failure_backs_off_with_jitter_up_to_a_bound(outbox: Outbox) -> None:
 
 
 def test_the_failure_of_what_is_not_wanted_any_more_is_dropped(outbox: Outbox) -> None:
-    assert outbox.failed("slice-1", Effect.RESERVE, 0.0) is None
+    assert outbox.failed("slice-1", Effect.RESERVE, 0.0, "no") is None
 
 
 def test_one_effect_per_life_and_kind_the_last_one_counts(outbox: Outbox) -> None:

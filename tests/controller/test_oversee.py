@@ -142,7 +142,25 @@ def test_the_time_to_stop_never_gets_longer(world: World) -> None:
     assert next_look(world.attempt) == FOREVER
 
 
+def test_a_slice_whose_work_is_gone_leaves_the_others_their_time_though_its_node_ends(world: World) -> None:
+    life = world.leave("slice-1", SliceState.DRAINING, Reason.WORK_GONE)
+    life.view.hosts[0].notices = {"gce": EPOCH + 60.0}
+    world.attempt.stop_at = world.look().stop_at
+    world.end("slice-1", Outcome(OutcomeKind.RAISED, "saved"))
+    life.view.hosts[0].lost = Loss(Reason.NODE_DIED, "drained")
+    assert world.look(NOW + 5.0).stop_at == NOW + 60.0
+
+
 class TestDeadAgent:
+    @pytest.mark.parametrize("first", ["notice", "death"])
+    def test_under_a_notice_charges_preemptions(self, world: World, first: str) -> None:
+        life = world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
+        life.view.hosts[0].lost = Loss(Reason.AGENT_DIED, "exit code 1")
+        if first == "death":
+            assert world.look().departures["slice-1"][0] is Departure.FAILED
+        life.view.hosts[1].notices = {"ray-drain": EPOCH + 60.0}
+        assert world.look().departures["slice-1"][0] is Departure.PREEMPTED
+
     def test_on_a_living_node_charges_failures_after_a_look_at_the_nodes(self, world: World) -> None:
         life = world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
         life.view.hosts[0].lost = Loss(Reason.AGENT_DIED, "exit code 1")

@@ -98,7 +98,7 @@ class TestResult:
 class TestNotice:
     def test_that_comes_second_with_less_time_is_told_to_all_hosts(self, sim_fleet: Make) -> None:
         """Work that was told a later deadline would be killed in the middle of saving."""
-        world = sim_fleet(2, 4, work_s=20.0).ready()
+        world = sim_fleet(2, 4, work_s=20.0, settings={"drain_grace_s": 60.0}).ready()
         run = world.fleet.submit(lambda: host_context().deadline)
         started(world, run, 4)
         world.sim.notice(world.place("slice-1"), 0, source="first")
@@ -113,6 +113,44 @@ class TestNotice:
     def test_to_exit_with_code_0_is_to_return(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1).ready()
         assert world.fleet.run(sys.exit, 0).values == [None, None]
+
+    def test_without_a_deadline_tells_when_the_work_will_be_stopped(self, sim_fleet: Make) -> None:
+        world = sim_fleet(2, 4, work_s=20.0, settings={"drain_grace_s": 40.0}).ready()
+        run = world.fleet.submit(lambda: host_context().deadline)
+        started(world, run, 4)
+        world.sim.notice(world.place("slice-1"), 0, source="maintenance")
+        told = world.sim.clock.epoch() + 40.0
+        world.over(run)
+        assert run.result().values == pytest.approx([told] * 4, abs=1.0)
+
+    @pytest.mark.parametrize("cause", ["drain", "loss"])
+    def test_tells_those_who_are_left_when_they_will_be_stopped(self, sim_fleet: Make, cause: str) -> None:
+        """An operator's drain has a time, and so may work after a loss."""
+        world = sim_fleet(2, 4, work_s=20.0, settings={"loss_grace_s": 45.0}).ready()
+        seen: list[tuple[int, float | None]] = []
+        run = world.fleet.submit(lambda: seen.append((host_context().attempt, host_context().deadline)))
+        started(world, run, 4)
+        if cause == "drain":
+            world.fleet.drain("slice-1", deadline_s=45.0)
+        else:
+            world.sim.kill_host(world.place("slice-1"), 0)
+        told = world.sim.clock.epoch() + 45.0
+        world.over(run)
+        assert [deadline for attempt, deadline in seen if attempt == 1] == pytest.approx([told] * 2, abs=1.0)
+        assert [deadline for attempt, deadline in seen if attempt == 2] == [None] * 4
+
+    def test_that_gets_lost_on_its_way_is_told_again(self, sim_fleet: Make) -> None:
+        """Asked for is not done: until the hosts have taken it in, it is asked for again."""
+        world = sim_fleet(1, 2, work_s=120.0, settings={"drain_grace_s": 300.0}).ready()
+        run = world.fleet.submit(lambda: host_context().should_stop())
+        started(world, run, 2)
+        world.faulty.inject(drop_request=1.0)
+        world.sim.notice(world.place("slice-1"), 0, source="maintenance")
+        world.go(3.0)
+        world.faulty.heal()
+        assert world.fleet.status().effects_in_flight
+        world.over(run, within_s=200.0)
+        assert run.result().values == [True, True]
 
 
 class TestQueue:
@@ -270,6 +308,19 @@ class TestCancel:
         again = world.fleet.submit(int)
         started(world, again)
         again.cancel(0.0)
+
+    def test_asked_again_with_less_time_takes_less(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1, work_s=600.0, stop_s=600.0).ready()
+        run = world.fleet.submit(int)
+        started(world, run, 2)
+        run.cancel(grace_s=300.0)
+        world.go(2.0)
+        run.cancel(grace_s=400.0)
+        world.go(2.0)
+        assert not run.done()
+        run.cancel(grace_s=0.0)
+        world.over(run, within_s=5.0)
+        assert run.record.ended == "cancelled"
 
     def test_after_it_is_over_changes_nothing(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1).ready()
