@@ -27,7 +27,7 @@ from sliceform.controller.errors import (
     InsufficientSlicesError,
     UnknownSliceError,
 )
-from sliceform.controller.explanations import explain_run
+from sliceform.controller.explanations import explain_run, explain_slice
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.followers import Followers
 from sliceform.controller.journal.history import JournalHistory
@@ -250,7 +250,7 @@ class SliceController:
         if not self._opened().wait(lambda status: status.ready >= wanted, timeout_s):
             self._check_open()
             why = self.why()
-            reasons = {row.key: str(row) for row in why.slices}
+            reasons = {row.key: str(row) for row in why.slices if row.state in {"pending", "placed"}}
             raise InsufficientSlicesError(wanted, self.status().ready, reasons)
         return self.status()
 
@@ -264,7 +264,8 @@ class SliceController:
         """Explain a slice, a run, or why the fleet is not at its target. Reads the cluster, so it may wait.
 
         Args:
-            slice_id: the id of a slice or, as well, of a run; by default all slices that are not ready.
+            slice_id: the id of a slice, also of one that is gone, or of a run; by default all slices that are not
+                ready, and all runs that wait or were interrupted.
 
         Raises:
             UnknownSliceError: there is no such slice and no such run.
@@ -275,9 +276,11 @@ class SliceController:
         if slice_id is not None and slice_id in rows:
             return self._why(rows[slice_id], status)
         if slice_id is not None:
-            return self._why_run(slice_id, rows)
-        waiting = [row for row in status.slices if row.state in {"pending", "placed"}]
-        return FleetWhy(summarise_fleet(status), tuple(self._why(row, status) for row in waiting))
+            return self._why_past(slice_id, rows)
+        slices = [self._why(row, status) for row in status.slices if row.state not in {"ready", "running"}]
+        going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
+        runs = [explain_run(self.history, run.id, waits_for=run.detail) for run in going_on]
+        return FleetWhy(summarise_fleet(status), tuple(slices), tuple(run for run in runs if run.findings))
 
     def plan(self) -> tuple[Step, ...]:
         """Return what the next tick would do as things stand, without doing it; empty when all is as it should be."""
@@ -522,19 +525,26 @@ class SliceController:
         return rows[slice_id]
 
     def _why(self, row: SliceStatus, status: FleetStatus) -> Why:
-        findings: tuple[Finding, ...] = ()
+        now = self._clock.epoch()
+        story = self.history.story(row.id)
+        told = explain_slice(self.history, row.id, now).findings if story else ()
+        found: list[Finding] = []
         if row.state in {"pending", "placed"}:
-            last = self.history.story(row.id)[-1:]
-            findings = tuple(Finding(note.reason, note.detail) for note in last if note.reason == Reason.EFFECT_FAILED)
-            findings += self._loop.backend.explain(row.id, row.place, frozenset(status.avoided))
-        return Why(row.id, row.state, summarise(row, self._clock.epoch()), findings)
+            found += self._loop.backend.explain(row.id, row.place, frozenset(status.avoided))
+        # What the cluster says goes before what happened, unless that happened just now.
+        failing = bool(story) and story[-1].reason == Reason.EFFECT_FAILED
+        past = [finding for finding in told if finding.code != "waiting"]
+        return Why(row.id, row.state, summarise(row, now), tuple([*past, *found] if failing else [*found, *past]))
 
-    def _why_run(self, key: str, known: Iterable[str]) -> Why:
+    def _why_past(self, key: str, known: Iterable[str]) -> Why:
+        """Explain what only the history knows: a run, or a slice that is gone."""
         runs = [change.key for change in self.history.select(kind="run", reason=Reason.RUN_SUBMITTED)]
-        if not self.history.runs(key):
-            raise UnknownSliceError(key, [*known, *runs])
-        run = self._runs.get(key)
-        return explain_run(self.history, key, waits_for="" if run is None else run.status().detail)
+        if self.history.runs(key):
+            run = self._runs.get(key)
+            return explain_run(self.history, key, waits_for="" if run is None else run.status().detail)
+        if any(change.key == key and change.kind == "slice" for change in self.history.story(key)):
+            return explain_slice(self.history, key, self._clock.epoch())
+        raise UnknownSliceError(key, [*known, *runs])
 
     def _run_status(self, record: RunRecord) -> RunStatus:
         if self._closed or record.ended is not None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from sliceform.controller.finding import Finding
 from sliceform.controller.why import FleetWhy, Why
-from sliceform.states import Change, HistoryQueries, LostSlice, Pause, Reason, RunStory, Story
+from sliceform.states import AttemptRecord, Change, HistoryQueries, LostSlice, Pause, Reason, RunStory, Story
 
 #: How a time is written for people: seconds since the epoch to text.
 When = Callable[[float], str]
@@ -66,6 +66,8 @@ def explain_run(history: HistoryQueries, run: str, when: When = utc, waits_for: 
     findings: list[Finding] = []
     if told.state == "waiting":
         findings.append(Finding("waiting", waits_for or "it waits for ready slices that are free"))
+    if told.state == "running":
+        findings += _held_up(history, told.attempts[-1])
     pauses = {pause.after: pause for pause in told.pauses}
     for attempt in told.attempts:
         if attempt.outcome in {None, "succeeded"}:
@@ -151,6 +153,14 @@ def _troubles(own: list[Change]) -> list[Finding]:
     found = [Finding(_TROUBLES[note.reason], note.detail, note.key) for note in reversed(notes[-_TOLD:])]
     more = len(notes) - len(found)
     return [*found, Finding("effect_failed", f"and {more} times before", own[0].key)] if more else found
+
+
+def _held_up(history: HistoryQueries, attempt: AttemptRecord) -> Iterator[Finding]:
+    """Tell what fails on the slices of an attempt that is under way, and has not ended since."""
+    for member in attempt.slices:
+        notes = [change for change in history.story(member) if change.key == member and change.at >= attempt.started_at]
+        if notes and notes[-1].reason == Reason.EFFECT_FAILED:
+            yield from _troubles(notes)
 
 
 def _span(seconds: float) -> str:

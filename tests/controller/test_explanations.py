@@ -81,3 +81,22 @@ def test_an_unknown_key_is_refused_with_the_known_ones(world):
     world.go(1.0)
     with pytest.raises(KeyError, match="no slice 'slice-9' in this fleet; known: slice-1, slice-2, run-1"):
         world.fleet.why("slice-9")
+
+
+def test_the_driver_hears_of_slices_that_go_or_are_gone_and_of_runs_too(sim_fleet):
+    world = sim_fleet(2, 3, work_s=60.0, remove_s=4.0).ready()
+    run = world.fleet.submit(int)
+    world.until(lambda: run.record.active is not None)
+    world.go(2.0)
+    world.sim.kill_host(world.place("slice-1"), 0)
+    world.until(lambda: world.row("slice-1").state == "draining")
+    assert {"lost", "replaced"} <= set(world.fleet.why("slice-1").codes)
+    world.until(lambda: "slice-1" not in world.ids())
+    assert {"lost", "replaced"} <= set(world.fleet.why("slice-1").codes)
+    assert world.fleet.why("slice-1").state == "gone"
+    world.until(lambda: len(run.attempts) == 2)
+    (told,) = world.fleet.why().runs
+    assert told.key == run.id
+    assert "stood_still" in told.codes
+    world.over(run)
+    assert world.fleet.why().runs == ()

@@ -1,6 +1,7 @@
 """The loop on a simulated cluster: what a fleet does when the world, the network or the driver misbehaves."""
 
 import itertools
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -180,6 +181,17 @@ class TestNotReady:
         world.faulty.heal()
         world.ready()
         assert len(world.changes("create")) == 1
+
+    def test_an_attempt_that_cannot_begin_says_what_keeps_it(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1).ready()
+        world.faulty.inject(refuse=1.0)
+        run = world.fleet.submit(int)
+        world.go(4.0)
+        said = r"has not begun on slice-1 after \d+ failed tries: failed by an injected fault$"
+        assert re.search(said, run.status().detail)
+        assert "failed by an injected fault" in str(world.fleet.why(run.id))
+        world.faulty.heal()
+        world.over(run)
 
 
 class TestSilence:
