@@ -37,6 +37,7 @@ from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.loop import Reconciler
 from sliceform.controller.metrics import Metered, Seen
 from sliceform.controller.run import Run, RunOwner, RunResult
+from sliceform.controller.run_options import Causes, run_options
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import Desired, SliceShape, parse_sizes
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status
@@ -366,8 +367,8 @@ class SliceController:
         max_failures: int = 0,
         env: Mapping[str, str] | None = None,
         runtime_env: Mapping[str, Any] | None = None,
-        retry_on: Iterable[type[BaseException] | int] = (),
-        never_retry_on: Iterable[type[BaseException] | int] = (),
+        retry_on: Causes = (),
+        never_retry_on: Causes = (),
     ) -> Submitter:
         """Say how the next run is to be treated.
 
@@ -376,7 +377,8 @@ class SliceController:
             max_preemptions: restarts allowed after hosts were taken away.
             max_failures: restarts allowed after the function raised or its process died.
             env: variables set on every host before the function is unpickled.
-            runtime_env: a Ray runtime environment; makes Ray build one per host, which takes a second or more.
+            runtime_env: a Ray runtime environment; makes Ray build one per host, which takes a second or more. Folders
+                of this machine can only be given to `ray.init(runtime_env=...)`, which uploads them.
             retry_on: exception classes (with their subclasses) and exit codes of `sys.exit` that mean "start it again":
                 such a failure is charged to `max_preemptions` instead.
             never_retry_on: those that end the run at once, whatever is left of its budgets; they go before `retry_on`.
@@ -385,17 +387,17 @@ class SliceController:
             ValueError: one of them cannot work.
 
         """
-        for name, value in (("max_preemptions", max_preemptions), ("max_failures", max_failures)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:  # type: ignore[redundant-expr]
-                raise ConfigurationError(f"{name} must be a whole number, 0 or more, not {value!r}")
-        sizes = None if slices is None else parse_sizes(slices)
-        if sizes is not None and sizes[0] > self._desired.target:
-            raise ConfigurationError(
-                f"the run asks for {sizes[0]} slices, the fleet aims for {self._desired.target}: scale it first"
-            )
-        variables = {str(key): str(value) for key, value in (env or {}).items()}
-        retry, never = _rules("retry_on", retry_on), _rules("never_retry_on", never_retry_on)
-        return Submitter(self, RunOptions(sizes, max_preemptions, max_failures, variables, runtime_env, retry, never))
+        options = run_options(
+            target=self._desired.target,
+            slices=slices,
+            max_preemptions=max_preemptions,
+            max_failures=max_failures,
+            env=env,
+            runtime_env=runtime_env,
+            retry_on=retry_on,
+            never_retry_on=never_retry_on,
+        )
+        return Submitter(self, options)
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Run:
         """Run `fn(*args, **kwargs)` once on every host of the slices it is given; return at once.
@@ -574,19 +576,6 @@ class Submitter:
     def run(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> RunResult:
         """Submit and wait for the result."""
         return self.submit(fn, *args, **kwargs).result()
-
-
-def _rules(name: str, causes: Iterable[type[BaseException] | int]) -> frozenset[int | str]:
-    """Return exit codes as they are, and exception classes as hosts name them."""
-    rules: set[int | str] = set()
-    for cause in causes:
-        if isinstance(cause, type) and issubclass(cause, BaseException):
-            rules.add(f"{cause.__module__}.{cause.__qualname__}")
-        elif type(cause) is int:
-            rules.add(cause)
-        else:
-            raise ConfigurationError(f"{name} takes exception classes and exit codes, not {cause!r}")
-    return frozenset(rules)
 
 
 def _not_negative(name: str, seconds: float) -> float:

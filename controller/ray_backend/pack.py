@@ -62,10 +62,12 @@ def pack(
         raise ConfigurationError(f"{fn!r} is neither a callable nor a Ray remote function{hint}")
     resources, runtime_env = _honour(options, shape)
     if runtime_env and run_env and runtime_env != run_env:
+        unlike = sorted(key for key in {*runtime_env, *run_env} if runtime_env.get(key) != run_env.get(key))
         raise ConfigurationError(
-            "the remote function and fleet.options(...) have different runtime environments: "
-            f"{runtime_env} and {dict(run_env)}; give one of them, with all that is needed"
+            "the remote function and fleet.options(...) have different runtime environments "
+            f"({', '.join(unlike)}): give one of them, with all that is needed"
         )
+    _check_environment(run_env or runtime_env)
     try:
         payload = ray.cloudpickle.dumps((function, args, dict(kwargs)))
     except Exception as error:
@@ -93,6 +95,20 @@ def _honour(options: Mapping[str, Any], shape: SliceShape) -> tuple[dict[str, fl
                 f"{bundle.get(name, 0):g}: ask for more in the shape, or for less in the function"
             )
     return asked, options.get("runtime_env") or None
+
+
+def _check_environment(runtime_env: Mapping[str, Any] | None) -> None:
+    """Refuse now what Ray would refuse when the tasks are submitted, on a thread that nobody listens to."""
+    if not runtime_env:
+        return
+    try:
+        ray.remote(lambda: None).options(runtime_env=runtime_env)
+    except Exception as error:
+        keys = ", ".join(sorted(runtime_env))
+        raise ConfigurationError(
+            f"Ray does not take the runtime environment ({keys}): {error} "
+            "(give a folder of this machine to ray.init(runtime_env=...), which uploads it)"
+        ) from error
 
 
 def _unpicklable(

@@ -112,6 +112,21 @@ class TestBadInput:
         assert fleet.status().sizes == (2, 3)
         fleet.close()
 
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"env": {"A": "1"}, "runtime_env": {"env_vars": {"A": "2"}}}, "different values for A"),
+            ({"runtime_env": "pip"}, "runtime_env must be a dictionary"),
+        ],
+    )
+    def test_environments_that_contradict_each_other_are_refused(self, options: dict[str, Any], says: str) -> None:
+        sim = SimBackend(SHAPE, 1)
+        fleet = SliceController(SHAPE, backend=sim, clock=sim.clock)
+        with pytest.raises(ConfigurationError, match=says):
+            fleet.options(**options)
+        fleet.options(env={"A": "1"}, runtime_env={"env_vars": {"A": "1", "B": "2"}})
+        fleet.close()
+
 
 class TestPack:
     def test_the_backend_is_told_the_runtime_environment_of_the_run(self, monkeypatch: pytest.MonkeyPatch) -> None:

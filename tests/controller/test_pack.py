@@ -69,6 +69,22 @@ def test_a_runtime_environment_comes_from_one_side_or_is_the_same_on_both():
         packed(run_env={"working_dir": "."}, runtime_env=env)
 
 
+@pytest.mark.parametrize(
+    ("env", "says"),
+    [
+        ({"working_dir": "."}, "ray.init"),
+        ({"py_modules": ["."]}, "ray.init"),
+        ({"env_vars": {"A": 1}}, "env_vars"),
+        ({"pip": ["x"], "conda": "y"}, "pip"),
+    ],
+)
+def test_an_environment_that_ray_refuses_is_refused_here(env, says):
+    """On the thread that submits tasks nobody would hear of it; in a function's decorator Ray sees to it itself."""
+    with pytest.raises(ConfigurationError, match="Ray does not take the runtime environment") as caught:
+        packed(run_env=env)
+    assert says in str(caught.value)
+
+
 @pytest.mark.parametrize("fn", [3, None, ray.remote(work).options(num_cpus=1)])
 def test_what_cannot_be_called_is_refused(fn):
     with pytest.raises(ConfigurationError, match="neither a callable nor a Ray remote function"):
