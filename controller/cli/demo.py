@@ -57,6 +57,28 @@ def demo(*, slices: int, hosts: str, steps: int, no_fault: bool, seed: int, jour
     if absent:
         click.echo(f"the demo needs {' and '.join(absent)}: pip install 'sliceform[demo]'", err=True)
         return 1
+    if journal is not None:
+        _see_usable(journal)
     from sliceform.controller.demo.demo import Options, show
 
     return show(Options(slices, int(hosts), steps, fault=not no_fault, seed=seed, journal=journal), as_json=as_json)
+
+
+def _see_usable(journal: Path) -> None:
+    """See that a fleet can write its journal there; it would find out itself, but only when all nodes are up.
+
+    Raises:
+        JournalError: it cannot.
+
+    """
+    from sliceform.controller.errors import JournalInUseError
+    from sliceform.controller.journal import open_journal
+    from sliceform.controller.journal.schema import check_place
+
+    check_place(journal, write=True)
+    if not journal.exists() or journal.stat().st_size == 0:
+        return
+    with open_journal(journal) as kept:
+        if kept.writing() == "running":
+            message = f"{journal} is written by another fleet: close that one first, or choose another file"
+            raise JournalInUseError(message)

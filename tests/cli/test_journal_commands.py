@@ -184,6 +184,22 @@ def test_wrong_questions_are_answered_with_what_may_have_been_meant(ask, closed,
 
 
 @pytest.mark.parametrize(
+    ("journal", "said"),
+    [
+        ("{folder}/nope/x.db", "nope does not exist"),
+        ("{folder}", "is a folder"),
+        ("{text}", "is not a journal"),
+        ("{living}", "is written by another fleet"),
+    ],
+)
+def test_the_demo_refuses_a_journal_before_it_starts_anything(ask, living, monkeypatch, journal, said):
+    monkeypatch.setitem(sys.modules, "sliceform.controller.demo.demo", None)
+    code, out, err = ask("demo", "--journal", journal.format(folder=living.parent, living=living, text=__file__))
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+@pytest.mark.parametrize(
     "command", ["why", "status", "watch", "history", "story", "runs", "lineage", "durations", "check"]
 )
 def test_every_command_tells_its_exit_codes_and_speaks_json(ask, command):
