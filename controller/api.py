@@ -110,7 +110,8 @@ class SliceController:
             raise ConfigurationError(f"notice_source must be a function without arguments, not {notice_source!r}")
         self.shape = shape
         self.settings = settings or Settings()
-        path = None if journal is None else Path(journal)
+        # Resolved once: whoever changes the working directory later does not change which file is meant.
+        path = None if journal is None else Path(os.path.realpath(journal))
         limit = self.settings.history_limit
         self.history: History = History(limit) if path is None else JournalHistory(limit, path)
         self._clock = clock or SystemClock()
@@ -352,7 +353,10 @@ class SliceController:
         return self._followers.call_back(fn, lambda batch: batch.changes)
 
     def on_attempt(self, fn: Callable[[AttemptRecord], Any]) -> Callback:
-        """Call `fn(attempt)` when an attempt of a run begins, and again when it has ended; else as `on_change`."""
+        """Call `fn(attempt)` when an attempt of a run begins, and again when it has ended; else as `on_change`.
+
+        The end comes once more if it is charged to another budget afterwards, because its node proved to be dead.
+        """
         self._check_open()
         steps = AttemptSteps(self.history.attempts.of())
         return self._followers.call_back(fn, lambda batch: steps.of(batch.attempts))

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import structlog
 
+from sliceform.controller.attempt_steps import Once
 from sliceform.controller.follow import Batch
 from sliceform.controller.status import FleetStatus, SliceStatus
 from sliceform.controller.waits import Waits
@@ -145,6 +146,8 @@ class Measures:
         self._fleet = {"fleet": label}
         self._look = look
         self._waits = Waits()
+        #: Attempts that are counted: one that is charged anew stays what it was first, for nothing takes a count back.
+        self._ended = Once()
         #: By metric and state: what a gauge shows.
         self._shown: dict[tuple[Metric, str], float] = {}
         self._rows: tuple[SliceStatus, ...] = ()
@@ -187,7 +190,7 @@ class Measures:
             for took in self._waits.of(change):
                 self._record(_TOOK[took.what], took.seconds)
         for attempt in batch.attempts:
-            if attempt.outcome is not None:
+            if attempt.outcome is not None and self._ended.first(attempt.key):
                 counts[ATTEMPTS, (attempt.outcome,)] += 1
         for (metric, values), count in counts.items():
             self._record(metric, count, *values)

@@ -274,3 +274,12 @@ def test_an_attempt_counts_when_it_is_over(measured):
     assert not any(key[0] == "sliceform_attempts_total" for key in fleet.meter.counters)
     fleet.measures.consume(Batch((), (attempt._replace(ended_at=2.0, outcome="failed"),), 0))
     assert fleet.meter.counters["sliceform_attempts_total", "failed"] == 1
+
+
+def test_an_attempt_that_is_charged_anew_is_counted_once(measured):
+    fleet = measured(1)
+    attempt = AttemptRecord("run-1", 1, ("slice-1",), (), 1.0, 2.0, "failed", "its process vanished")
+    for outcome in ("failed", "preempted"):
+        fleet.measures.consume(Batch((), (attempt._replace(outcome=outcome),), 0))
+    counted = {key: count for key, count in fleet.meter.counters.items() if key[0] == "sliceform_attempts_total"}
+    assert counted == {("sliceform_attempts_total", "failed"): 1}
