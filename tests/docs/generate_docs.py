@@ -1,5 +1,6 @@
-"""Writes the generated tables of the docs anew; run it after changing the settings or the metrics."""
+"""Writes the generated tables of the docs anew; run it after changing settings, metrics or what is logged."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -29,8 +30,41 @@ def metrics() -> str:
     return "\n".join(lines) + "\n"
 
 
+def events() -> str:
+    """One row per log event that the page does not explain, with its fields."""
+    explained = set(re.findall(r"^\| `(\w+)` \| \w+ \|", _without(DOCS / "logging.md", "events"), re.MULTILINE))
+    lines = ["| event | level | fields |", "|---|---|---|"]
+    for name, (level, fields) in sorted(logged().items()):
+        if name not in explained:
+            lines.append(f"| `{name}` | {level} | {', '.join(f'`{field}`' for field in fields)} |")
+    return "\n".join(lines) + "\n"
+
+
+def logged() -> dict[str, tuple[str, tuple[str, ...]]]:
+    """By name of every event that the driver's side logs: its level, and the fields that come with it."""
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
+    for path in sorted((ROOT / "controller").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args):
+                continue
+            level, name = node.func.attr, node.args[0]
+            of_log = ast.unparse(node.func.value) in {"log", "self._log"}
+            if of_log and isinstance(name, ast.Constant) and re.fullmatch(r"[a-z_]+", str(name.value)):
+                fields = tuple(keyword.arg for keyword in node.keywords if keyword.arg)
+                found[name.value] = ("error" if level == "exception" else level, fields)
+    return found
+
+
+def _without(path: Path, block: str) -> str:
+    return re.sub(rf"<!-- generated:{block} -->.*?<!-- /generated -->", "", path.read_text("utf-8"), flags=re.DOTALL)
+
+
 #: By page: the name of its block, and what makes it.
-TABLES = {"configuration.md": ("settings", settings), "metrics.md": ("metrics", metrics)}
+TABLES = {
+    "configuration.md": ("settings", settings),
+    "logging.md": ("events", events),
+    "metrics.md": ("metrics", metrics),
+}
 
 
 def render(name: str, page: str) -> str:
