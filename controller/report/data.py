@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sliceform.states import AttemptRecord, Change, Reason
+from sliceform.states import AttemptRecord, Change, Reason, Story
 from sliceform.states.queries import HistoryQueries
 
 
@@ -36,23 +36,25 @@ def timeline_data(source: HistoryQueries, *, title: str, now: float | None = Non
         now: up to when what has not ended is drawn, epoch seconds; by default the time of the newest change.
 
     """
+    # Asked first: what comes meanwhile is in the window, and must not be skipped by the news.
+    last = source.last_seq
     base, changes = source.window()
     return {
         "title": title,
         "dropped": source.dropped,
         "now": None if now is None else round(now * 1000),
         "base": base,
-        **columns(changes),
+        **columns(changes, last),
         "attempts": [attempt_row(attempt) for attempt in source.attempts.of()],
         "reasons": {reason.value: reason.doc for reason in Reason},
     }
 
 
-def columns(changes: Iterable[Change]) -> dict[str, Any]:
+def columns(changes: Iterable[Change], last_seq: int) -> dict[str, Any]:
     """Return changes column by column.
 
-    `seq` is the number of the last one. `at` is in milliseconds: the first since the epoch, every other since the one
-    before it. All else are numbers of `texts`.
+    `seq` is the number of the last one, `last_seq` if there is none. `at` is in milliseconds: the first since the
+    epoch, every other since the one before it. All else are numbers of `texts`.
     """
     texts = Texts()
     rows = list(changes)
@@ -63,7 +65,7 @@ def columns(changes: Iterable[Change]) -> dict[str, Any]:
         at.append(millis - last)
         last = millis
     return {
-        "seq": rows[-1].seq if rows else 0,
+        "seq": rows[-1].seq if rows else last_seq,
         "at": at,
         "kind": [numbers(row.kind) for row in rows],
         "key": [numbers(row.key) for row in rows],
@@ -92,11 +94,19 @@ def attempt_row(attempt: AttemptRecord) -> Mapping[str, Any]:
 
 
 def news(source: HistoryQueries, since: int, *, now: float) -> dict[str, Any]:
-    """Return the changes numbered above `since`, with the attempts that they tell of, for the model of the page."""
-    changes = source.since(since)
+    """Return the changes numbered above `since`, with the attempts that they tell of, for the model of the page.
+
+    `since` is the time of the change of that number, None if it is not kept, by which the page sees whether this is
+    still the history that it has. It sees by `seq` whether changes are missing.
+    """
+    last = source.last_seq
+    changes = source.since(since - 1)
+    known = [change for change in changes[:1] if change.seq == since]
+    changes = Story(changes[len(known) :])
     runs = dict.fromkeys(change.key for change in changes if change.kind == "run")
     return {
-        **columns(changes),
+        **columns(changes, last),
+        "since": round(known[0].at * 1000) if known else None,
         "attempts": [attempt_row(attempt) for run in runs for attempt in source.attempts.of(run)],
         "now": round(now * 1000),
     }

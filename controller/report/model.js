@@ -32,9 +32,15 @@ class Model {
       }
       this.file(change, numbers[data.trigger[index]] !== 0);
     });
-    this.seq = Math.max(this.seq, data.seq);
+    this.seq = data.seq;
     for (const attempt of data.attempts) this.fileAttempt(attempt);
     this.now = Math.max(data.now ?? 0, this.changes.at.at(-1) ?? 0, this.now ?? 0);
+  }
+
+  // Whether news go on where this ends: none is missing, and they are of the same history.
+  followedBy(news) {
+    const last = this.changes.at.at(-1) ?? null;
+    return news.seq === this.seq + news.at.length && (news.since === null || last === null || news.since === last);
   }
 
   number(text) {

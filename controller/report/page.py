@@ -15,7 +15,7 @@ _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 def timeline_page(
-    source: HistoryQueries, *, title: str = "sliceform timeline", now: float | None = None, live: bool = False
+    source: HistoryQueries, *, title: str = "sliceform timeline", now: float | None = None, server: str = ""
 ) -> str:
     """Return the page, HTML that opens without a network.
 
@@ -23,14 +23,13 @@ def timeline_page(
         source: the history, in memory or in a file; see `sliceform.controller.journal.open_journal`.
         title: shown above the timeline, and in the window's title.
         now: up to when what has not ended is drawn, epoch seconds; by default the time of the newest change.
-        live: it is served by `serve`, which it asks for what comes.
+        server: the mark of the server that it comes from and asks for what comes; by default it asks nobody.
 
     """
-    data = timeline_data(source, title=title, now=now)
-    data["live"] = live
+    data = timeline_data(source, title=title, now=now) | {"server": server}
     parts = {
         "title": html.escape(title),
-        "connect": "'self'" if live else "'none'",
+        "connect": "'self'" if server else "'none'",
         "style": _read("timeline.css"),
         "data": script_json(data),
         "script": "\n".join(_read(name) for name in ("paint.js", "model.js", "view.js", "timeline.js")),

@@ -7,6 +7,7 @@ import json
 import socket
 import sys
 import threading
+import uuid
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -120,6 +121,8 @@ class _Http(ThreadingHTTPServer):
         self.opened: Callable[[], contextlib.AbstractContextManager[Any]] = opened
         self.title = title
         self.now: Callable[[Any], float] = now
+        #: By it a page sees that another server has taken the place of the one that it came from.
+        self.mark = uuid.uuid4().hex
         self.hosts = _LOOPBACK | {address[0].lower()}
         self.everywhere = address[0] in {"", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
         self._visits: dict[threading.Thread, socket.socket] = {}
@@ -187,14 +190,14 @@ class _Handler(BaseHTTPRequestHandler):
         address = urlsplit(self.path)
         if address.path == "/":
             with self.server.opened() as source:
-                page = timeline_page(source, title=self.server.title, now=self.server.now(source), live=True)
-            return HTTPStatus.OK, "text/html", page
+                now, mark = self.server.now(source), self.server.mark
+                return HTTPStatus.OK, "text/html", timeline_page(source, title=self.server.title, now=now, server=mark)
         if address.path == "/changes":
             since = parse_qs(address.query).get("since", ["0"])[0]
             if not since.isdecimal():
                 return HTTPStatus.BAD_REQUEST, "text/plain", "since must be the number of a change\n"
             with self.server.opened() as source:
-                found = news(source, int(since), now=self.server.now(source))
+                found = news(source, int(since), now=self.server.now(source)) | {"server": self.server.mark}
             return HTTPStatus.OK, "application/json", json.dumps(found, separators=(",", ":"))
         return HTTPStatus.NOT_FOUND, "text/plain", "there is only the timeline, at /\n"
 

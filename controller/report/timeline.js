@@ -315,13 +315,22 @@ const takeNews = (news) => {
   redraw();
 };
 
+// So that a page which never fits what it is told does not reload without end.
+const justReloaded = () => performance.getEntriesByType("navigation")[0]?.type === "reload" && performance.now() < 10000;
+
 const follow = async () => {
   let pause = 500;
   for (;;) {
     try {
       const answer = await fetch(`changes?since=${model.seq}`, { cache: "no-store" });
       if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
-      takeNews(await answer.json());
+      const news = await answer.json();
+      if (news.server !== data.server || !model.followedBy(news)) {
+        if (justReloaded()) throw new Error("the history is another one");
+        location.reload();
+        return;
+      }
+      takeNews(news);
       pause = 500;
       find("live").textContent = "live";
       find("live").classList.remove("lost");
@@ -359,7 +368,7 @@ addEventListener("afterprint", () => {
   draw();
 });
 draw();
-if (data.live) {
+if (data.server) {
   find("live").hidden = false;
   find("live").textContent = "live";
   follow();

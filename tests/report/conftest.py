@@ -4,6 +4,8 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import structlog
 from playwright.sync_api import Browser, sync_playwright
 
 from sliceform.controller import Settings, SliceController, TpuSlice
+from sliceform.controller.report import Server, serve
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import History
 
@@ -53,6 +56,11 @@ class Incident:
     def history(self) -> History:
         """What happened."""
         return self.fleet.history
+
+
+def show(history: History, title: str = "an incident", host: str = "127.0.0.1", port: int = 0) -> Server:
+    """Serve a history as a fleet without a journal does."""
+    return serve(partial(nullcontext, history), title=title, now=lambda _: EPOCH + 60.0, host=host, port=port)
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -2,20 +2,22 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from sliceform.controller import Settings, SliceController
-from sliceform.controller.report import timeline_page
+from sliceform.controller.report import serve, timeline_page
 from sliceform.controller.spec import GpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import History
 
-from .conftest import Incident
+from .conftest import EPOCH, Incident, show
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -283,6 +285,7 @@ def test_a_live_page_follows_the_fleet(opened: Opener, running: Incident) -> Non
         )
         page.wait_for_function("number => sliceform.stats().changes === number", arg=running.history.last_seq)
         assert page.get_by_label("Reason").locator("option", has_text="node_died").count() == 1
+        page.close()
 
 
 def test_a_live_page_says_when_nobody_answers(browser: Browser, running: Incident) -> None:
@@ -294,3 +297,72 @@ def test_a_live_page_says_when_nobody_answers(browser: Browser, running: Inciden
     server.close()
     page.get_by_text("no answer, trying again").wait_for()
     page.close()
+
+
+@contextmanager
+def unasked(page: Page) -> Iterator[None]:
+    """Hold back what the page asks for, and wait until it has begun anew after it was let through."""
+    held: list[Route] = []
+    with page.expect_request("**/changes*"):
+        page.route("**/changes*", lambda route: held.append(route))  # noqa: PLW0108 - it must be a function
+    with page.expect_navigation():
+        yield
+        page.unroute("**/changes*")
+        for route in held:
+            route.continue_()
+
+
+def test_a_live_page_that_has_missed_changes_begins_anew(opened: Opener) -> None:
+    incident = Incident(history_limit=40)
+    with closing(incident.fleet), incident.fleet.serve() as server:
+        page = opened(server.url)
+        with unasked(page):
+            incident.lose_and_recover()
+            assert incident.history.dropped > 0
+        page.wait_for_function("number => sliceform.stats().changes === number", arg=len(incident.history))
+        assert "forgotten" in page.locator("#summary").inner_text()
+        page.close()
+
+
+def test_a_live_page_sees_that_another_driver_has_its_address(opened: Opener, history: History) -> None:
+    first = show(history, "the first")
+    page = opened(first.url)
+    with unasked(page):
+        first.close()
+        second = show(history, "the second", port=int(first.url.rpartition(":")[2].strip("/")))
+    with second:
+        page.locator("#title", has_text="the second").wait_for()
+        page.close()
+
+
+def test_a_live_page_sees_that_its_journal_was_replaced(opened: Opener, history: History) -> None:
+    """By one of which it knows the last number, and that goes on from there."""
+    other = History()
+    for change in history:
+        other.record(change._replace(at=change.at + 5.0))
+    begin = list(history)[:20]
+    served = History()
+    for change in begin:
+        served.record(change)
+    kept = [served]
+    with serve(lambda: nullcontext(kept[-1]), title="a journal", now=lambda _: EPOCH) as server:
+        page = opened(server.url)
+        with unasked(page):
+            kept.append(other)
+        page.wait_for_function("number => sliceform.stats().changes === number", arg=len(other))
+        page.close()
+
+
+def test_a_live_page_that_never_fits_does_not_begin_anew_for_ever(
+    browser: Browser, history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("sliceform.controller.report.serve")
+    monkeypatch.setattr(module, "news", lambda *_, **__: {"seq": 0, "at": []})
+    with show(history) as server:
+        page = browser.new_page()
+        pages: list[str] = []
+        page.on("request", lambda request: pages.append(request.url) if request.is_navigation_request() else None)
+        page.goto(server.url)
+        page.get_by_text("no answer, trying again").wait_for()
+        assert pages == [server.url] * 2
+        page.close()

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from sliceform.controller.report.data import columns, news, timeline_data
 from sliceform.states import Change, History, Reason
 
+from .conftest import Incident
+
 _words = st.text(max_size=6)
 _moments = st.floats(min_value=0, max_value=4e9, allow_nan=False)
 
@@ -51,7 +53,7 @@ def told(change: Change) -> tuple[Any, ...]:
 
 @given(_changes())
 def test_every_change_comes_back_from_its_columns(changes: list[Change]) -> None:
-    data = json.loads(json.dumps(columns(changes)))
+    data = json.loads(json.dumps(columns(changes, 0)))
     assert rows(data) == [told(change) for change in changes]
     assert data["seq"] == len(changes)
     assert len(set(data["texts"])) == len(data["texts"])
@@ -76,6 +78,8 @@ def test_news_are_the_changes_after_a_number_with_the_attempts_they_tell_of(hist
         found = news(history, since, now=2.0)
         assert rows(found) == [told(change) for change in whole[since:]]
         assert found["now"] == 2000
+        assert found["seq"] == len(whole)
+        assert found["since"] == (round(whole[since - 1].at * 1000) if 0 < since <= len(whole) else None)
         runs = {change.key for change in whole[since:] if change.kind == "run"}
         assert {attempt["run"] for attempt in found["attempts"]} == runs
 
@@ -83,3 +87,16 @@ def test_news_are_the_changes_after_a_number_with_the_attempts_they_tell_of(hist
 def test_an_empty_history_is_drawn_as_one() -> None:
     data = timeline_data(History(), title="nothing")
     assert (data["seq"], data["at"], data["attempts"]) == (0, [], [])
+
+
+def test_a_page_and_its_news_count_on_from_what_was_forgotten() -> None:
+    """A history that goes on after another may have no change yet; and the oldest may be dropped at any time."""
+    history = History()
+    history.resume(40, 9.0, [])
+    assert (timeline_data(history, title="resumed")["seq"], news(history, 40, now=9.0)["seq"]) == (40, 40)
+    short = Incident(history_limit=40)
+    short.lose_and_recover()
+    short.fleet.close()
+    found = news(short.history, 1, now=0.0)
+    assert found["since"] is None
+    assert found["seq"] > 1 + len(found["at"])

@@ -84,7 +84,7 @@ def test_the_page_asks_no_network(history: History) -> None:
     assert policy is not None
     assert "default-src 'none'" in policy
     assert "connect-src 'none'" in policy
-    assert "connect-src 'self'" in timeline_page(history, live=True)
+    assert "connect-src 'self'" in timeline_page(history, server="a server")
 
 
 def test_nothing_of_the_template_is_left_open(history: History) -> None:

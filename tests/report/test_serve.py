@@ -7,8 +7,6 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,13 +17,8 @@ from sliceform.controller.errors import ConfigurationError, FleetClosedError, Jo
 from sliceform.controller.report import Server, serve
 from sliceform.states import History
 
-from .conftest import EPOCH, Incident
+from .conftest import EPOCH, Incident, show
 from .test_data import rows, told
-
-
-def show(history: History, title: str = "an incident", host: str = "127.0.0.1", port: int = 0) -> Server:
-    """Serve a history as a fleet without a journal does."""
-    return serve(partial(nullcontext, history), title=title, now=lambda _: EPOCH + 60.0, host=host, port=port)
 
 
 @pytest.fixture
