@@ -57,20 +57,22 @@ class WriterLock:
     def release(self) -> None:
         """Unlock and remove the lock file; does nothing if it is not held."""
         if self._file is not None:
-            self._path.unlink(missing_ok=True)
+            if _same(self._file, self._path):
+                self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
 
 
 def lock_path(journal: Path) -> Path:
-    """Return the path of a journal's lock file."""
-    return journal.with_name(journal.name + ".lock")
+    """Return the path of a journal's lock file: the same whatever links and folders the journal was found through."""
+    real = Path(os.path.realpath(journal))
+    return real.with_name(real.name + ".lock")
 
 
-def is_written(journal: Path) -> bool:
-    """Whether some fleet on this machine writes the journal now."""
+def is_held(lock: Path) -> bool:
+    """Whether some fleet on this machine holds this lock file now."""
     try:
-        file = os.open(lock_path(journal), os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from sliceform.controller.errors import JournalDamagedError
-from sliceform.controller.journal.lock import is_written
+from sliceform.controller.journal.lock import is_held, lock_path
 from sliceform.controller.journal.rows import read_attempts
 from sliceform.controller.journal.schema import CHANGE, connect, told, transaction
 from sliceform.controller.journal.tally import Wish, facts_of, read_wishes
@@ -59,6 +59,7 @@ class Journal(HistoryQueries):
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         """Use `open_journal`."""
         self.path = path
+        self._writers_lock = lock_path(path)
         self._connection = connection
         self._lock = threading.RLock()
         self.attempts = _Attempts(self)
@@ -212,7 +213,7 @@ class Journal(HistoryQueries):
             return "none"
         if drivers[-1].closed_at is not None:
             return "closed"
-        return "running" if is_written(self.path) else "gone"
+        return "running" if is_held(self._writers_lock) else "gone"
 
     def check_file(self) -> None:
         """Read every page of the file.

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 import structlog
 
-from sliceform.controller.errors import JournalError
+from sliceform.controller.errors import JournalError, JournalInUseError, JournalMissingError
 from sliceform.controller.follow import Batch
 from sliceform.controller.journal.lock import WriterLock
 from sliceform.controller.journal.recover import closing
 from sliceform.controller.journal.rows import put_attempt, read_attempts
 from sliceform.controller.journal.schema import check_place, connect, told, transaction
-from sliceform.controller.journal.tally import Tally, Wish
+from sliceform.controller.journal.tally import Tally, Wish, facts_of
 from sliceform.controller.journal.trim import trim
 from sliceform.states import AttemptRecord, Change, History, Reason
 
@@ -68,6 +68,9 @@ class JournalWriter:
         self._lock = WriterLock(path)
         self._guard = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        #: The file that was opened, whatever is at its path later, and the number of this driver in it.
+        self._file: os.stat_result | None = None
+        self._driver = 0
         self._tally = Tally()
         self._over_limit = False
 
@@ -83,6 +86,7 @@ class JournalWriter:
         try:
             connection = connect(self.path, write=True)
             try:
+                self._file = self.path.stat()
                 with told(self.path), transaction(connection, "IMMEDIATE"):
                     resumed = self._take_over(connection, label, incarnation, shape, at)
             except BaseException:
@@ -98,14 +102,18 @@ class JournalWriter:
         """Write what a follower hands over, all or nothing.
 
         Raises:
+            JournalMissingError: the file was deleted, or moved away.
+            JournalInUseError: another fleet writes it, or another file is in its place.
             JournalError: the file cannot be written now.
 
         """
         with self._guard:
             if self._connection is None:
                 raise JournalError(f"{self.path} is closed")
+            self._check_place()
             tally = self._tally.copy()
             with told(self.path), transaction(self._connection, "IMMEDIATE"):
+                self._check_writer(self._connection)
                 if batch.missed:
                     self._skip(self._connection, tally, batch.missed)
                 changes = [change for change in batch.changes if change.seq > tally.last_seq]
@@ -130,8 +138,9 @@ class JournalWriter:
             if self._connection is None:
                 return
             try:
+                self._check_place()
                 self._note_close(self._connection, at)
-            except sqlite3.Error as error:
+            except (JournalError, sqlite3.Error) as error:
                 log.warning("journal_not_closed", journal=str(self.path), cause=repr(error))
             self._connection.close()
             self._connection = None
@@ -152,16 +161,38 @@ class JournalWriter:
             changes, ended = closing(tally.states, runs, left, last_seq=tally.last_seq, at=at, detail=detail)
             self._put(connection, tally, changes, ended)
             log.info("journal_taken_over", journal=str(self.path), closed=len(changes), cause=detail)
-        connection.execute(
+        (self._driver,) = connection.execute(
             "INSERT INTO drivers (label, incarnation, shape, host, pid, first_seq, started_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
+            " VALUES (?, ?, ?, ?, ?, ?, ?) RETURNING number",
             (label, incarnation, shape, socket.gethostname(), os.getpid(), tally.last_seq + 1, at),
-        )
+        ).fetchone()
         connection.execute("DELETE FROM drivers WHERE number <= (SELECT max(number) FROM drivers) - ?", (_DRIVERS,))
         self._put_wish(connection, tally)
         tally.save(connection)
         self._tally = tally
         return Resumed(tally.last_seq, tally.latest_at, tally.next_slice, tally.next_run, read_attempts(connection))
+
+    def _check_place(self) -> None:
+        """See that the file is still where it was: what is written into one that was deleted, nobody can read."""
+        try:
+            there = self.path.stat()
+        except OSError as error:
+            raise JournalMissingError(
+                f"{self.path} was deleted or moved away while it was written ({error.strerror}): move it back,"
+                " or go on with a new fleet"
+            ) from error
+        if self._file is None or not os.path.samestat(there, self._file):
+            raise JournalInUseError(f"{self.path} was replaced by another file while it was written: move that away")
+
+    def _check_writer(self, connection: sqlite3.Connection) -> None:
+        """See that nobody else wrote since the last batch: whoever deletes the lock file by hand lets them."""
+        row = connection.execute("SELECT number, label, pid, host FROM drivers ORDER BY number DESC LIMIT 1").fetchone()
+        last_seq = facts_of(connection).get("last_seq")
+        if row is None or row[0] != self._driver or last_seq != self._tally.last_seq:
+            _, label, pid, host = row or (0, "unknown", 0, "unknown")
+            raise JournalInUseError(
+                f"{self.path} is written by another fleet, too ({label}, process {pid} on {host}): close one of the two"
+            )
 
     def _put(
         self,
@@ -223,7 +254,7 @@ class JournalWriter:
         log.error("journal_has_a_gap", journal=str(self.path), missed=missed)
 
     def _note_close(self, connection: sqlite3.Connection, at: float) -> None:
-        connection.execute("UPDATE drivers SET closed_at = ? WHERE number = (SELECT max(number) FROM drivers)", (at,))
+        connection.execute("UPDATE drivers SET closed_at = ? WHERE number = ?", (at, self._driver))
         connection.execute("PRAGMA busy_timeout = 0")
         try:
             # A journal that is closed is one plain file, which can be copied, and read where nothing can be written.

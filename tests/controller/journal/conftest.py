@@ -51,13 +51,16 @@ class JournalFleet:
 
     def written(self) -> None:
         """Wait until all that was recorded is in the file."""
-        waiting = threading.Event()
         with open_journal(self.path) as journal:
-            for _ in range(round(BOUND_S / 0.005)):
-                if journal.last_seq == self.history.last_seq:
-                    return
-                waiting.wait(0.005)
-        raise AssertionError("the journal stays behind")
+            self.wait_until(lambda: journal.last_seq == self.history.last_seq)
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
+        waiting = threading.Event()
+        for _ in range(round(BOUND_S / 0.005)):
+            if holds():
+                return
+            waiting.wait(0.005)
+        raise AssertionError("it did not come about in time")
 
     def abandon(self) -> None:
         for follower in self.fleet._followers._followers:

@@ -111,6 +111,19 @@ def test_a_file_that_cannot_be_read_leaves_what_memory_has(journal_fleet, path):
     )
 
 
+def test_a_journal_that_is_deleted_is_counted_as_an_error_and_the_fleet_goes_on(journal_fleet, path):
+    world = journal_fleet()
+    world.fleet.wait_ready(2)
+    world.written()
+    (follower,) = [one for one in world.fleet._followers._followers if one._name == "journal"]
+    path.unlink()
+    run = world.fleet.submit(max, 1, 2)
+    world.lose("slice-2")
+    run.result()
+    world.wait_until(lambda: follower.errors)
+    assert not path.exists()
+
+
 def test_a_fleet_without_a_journal_writes_no_file(journal_fleet, tmp_path):
     world = journal_fleet(path=None)
     world.fleet.wait_ready(2)

@@ -95,6 +95,55 @@ def test_two_fleets_cannot_write_one_journal(path, pen):
     assert second.history.last_seq == 8
 
 
+def test_one_journal_by_two_names_is_one_journal(path, pen):
+    first = pen(path=path)
+    link = path.with_name("link.db")
+    link.symlink_to(path.name)
+    with pytest.raises(JournalInUseError, match="is written by another fleet"):
+        pen(path=link)
+    with open_journal(link) as journal:
+        assert journal.writing() == "running"
+        first.close()
+        assert journal.writing() == "closed"
+
+
+def test_who_deletes_the_lock_lets_two_write_but_not_both(path, pen):
+    first = pen(path=path)
+    first.life(1, 0.0)
+    first.flush()
+    path.with_name(path.name + ".lock").unlink()
+    second = pen(path=path)
+    first.life(2, 10.0)
+    batch = first.batch()
+    with pytest.raises(JournalInUseError, match=r"written by another fleet, too \(pen, process \d+ on "):
+        first.writer.write(batch)
+    first.close()
+    with pytest.raises(JournalInUseError):
+        pen(path=path)
+    second.life(3, 20.0)
+    second.flush()
+    with open_journal(path) as journal:
+        assert journal.names() == ("slice-1", "slice-3")
+        assert journal.writing() == "running"
+
+
+def test_a_journal_is_found_again_from_another_folder(journal_fleet, tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    first = journal_fleet(path="fleet.db")
+    first.fleet.wait_ready(2)
+    monkeypatch.chdir(tmp_path / "b")
+    second = journal_fleet(path="fleet.db")
+    second.fleet.wait_ready(2)
+    first.fleet.close()
+    with open_journal(tmp_path / "a" / "fleet.db") as journal:
+        assert journal.writing() == "closed"
+    with open_journal("fleet.db") as journal:
+        monkeypatch.chdir(tmp_path)
+        assert journal.writing() == "running"
+
+
 def test_a_reader_that_is_closed_says_so(path, pen):
     pen(path=path).close()
     journal = open_journal(path)

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from sliceform.controller.errors import JournalError
+from sliceform.controller.errors import JournalError, JournalInUseError, JournalMissingError
 from sliceform.controller.journal import open_journal
 from sliceform.states import ForgottenError, replay
 
@@ -63,6 +63,38 @@ def test_a_batch_that_comes_twice_is_kept_once(pen, path):
     one.writer.write(batch)
     with open_journal(path) as journal:
         assert list(journal) == list(one.history)
+
+
+def test_a_file_that_was_moved_away_is_missed_until_it_is_back(pen, path):
+    one = pen()
+    one.life(1, 0.0)
+    one.flush()
+    one.life(2, 10.0)
+    batch = one.batch()
+    away = path.with_name("away.db")
+    path.rename(away)
+    with pytest.raises(JournalMissingError, match=r"fleet\.db was deleted or moved away while it was written"):
+        one.writer.write(batch)
+    path.write_text("somebody else's")
+    with pytest.raises(JournalInUseError, match=r"fleet\.db was replaced by another file"):
+        one.writer.write(batch)
+    away.replace(path)
+    one.writer.write(batch)
+    with open_journal(path) as journal:
+        assert list(journal) == list(one.history)
+
+
+def test_what_took_the_place_of_a_journal_is_left_alone(pen, path):
+    one = pen()
+    one.life(1, 0.0)
+    one.flush()
+    path.unlink()
+    names = [path, path.with_name(path.name + "-wal"), path.with_name(path.name + ".lock")]
+    for name in names:
+        name.unlink(missing_ok=True)
+        name.write_text("somebody else's")
+    one.close()
+    assert [name.read_text() for name in names] == ["somebody else's"] * 3
 
 
 def test_somebody_elses_lock_is_waited_for_and_then_told(pen, path, monkeypatch):
