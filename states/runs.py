@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: What takes a slice out of an attempt.
 _LEAVING = frozenset({"preempt", "drain"})
+#: Outcomes of an attempt that are those of its run.
+_LAST = frozenset({"succeeded", "cancelled"})
 
 
 class Pause(NamedTuple):
@@ -40,13 +42,13 @@ class RunStory(NamedTuple):
     """One run as a history knows it."""
 
     id: str
-    #: ``waiting``, ``running``, or how it ended.
+    #: ``waiting``, ``running``, or how it ended; ``unknown`` if what is kept does not say whether it did.
     state: str
     #: Why it is in that state, in a sentence.
     detail: str
     #: Seconds since the epoch; None if that is not kept.
     submitted_at: float | None
-    #: None while it is not over.
+    #: None while it is not over, or if that is not kept.
     ended_at: float | None
     attempts: tuple[AttemptRecord, ...]
     pauses: tuple[Pause, ...]
@@ -72,16 +74,22 @@ def tell_run(
     """Tell of a run from its notes, its attempts, and what happened to the slices that took part."""
     submitted = next((note.at for note in notes if note.reason == Reason.RUN_SUBMITTED), None)
     end = next((note for note in notes if note.reason == Reason.RUN_FINISHED), None)
+    last = attempts[-1] if attempts else None
+    ended_at = None
     if end is not None:
-        state, detail = end.dest or "", end.detail.removeprefix(f"{end.dest}: ")
-    elif attempts and attempts[-1].ended_at is None:
-        state, detail = "running", f"attempt {attempts[-1].number} on {', '.join(attempts[-1].slices)}"
-    elif attempts:
-        state, detail = "waiting", f"attempt {attempts[-1].number} {attempts[-1].outcome}: {attempts[-1].detail}"
-    else:
+        state, detail, ended_at = end.dest or "", end.detail.removeprefix(f"{end.dest}: "), end.at
+    elif last is None:
         state, detail = "waiting", "no attempt has begun"
-    pauses = tuple(_pauses(attempts, members, over=end is not None))
-    return RunStory(name, state, detail, submitted, end and end.at, attempts, pauses)
+    elif last.ended_at is None:
+        state, detail = "running", f"attempt {last.number} on {', '.join(last.slices)}"
+    elif last.outcome in _LAST:
+        state, detail, ended_at = str(last.outcome), last.detail, last.ended_at
+    else:
+        # Notes are forgotten from the oldest on: where any is kept, one of its end would be, too.
+        state = "waiting" if notes else "unknown"
+        detail = f"attempt {last.number} {last.outcome}: {last.detail}"
+    pauses = tuple(_pauses(attempts, members, over=ended_at is not None or state == "unknown"))
+    return RunStory(name, state, detail, submitted, ended_at, attempts, pauses)
 
 
 def _pauses(attempts: Sequence[AttemptRecord], members: Sequence[Change], *, over: bool) -> Iterator[Pause]:
