@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
@@ -28,10 +30,12 @@ log = structlog.get_logger(__name__)
 _IDLE_S = 30.0
 #: So many connections are served at once; more are closed at once.
 _CONNECTIONS = 32
-#: How long `close` waits for a thread, seconds.
+#: How long `close` waits for its thread, and then for all visits together, seconds.
 _CLOSE_S = 5.0
 #: How soon the thread that takes connections sees that it shall end, seconds.
 _POLL_S = 0.1
+#: Of a change; a journal holds no larger ones.
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -126,6 +130,8 @@ class _Http(ThreadingHTTPServer):
         self.hosts = _LOOPBACK | {address[0].lower()}
         self.everywhere = address[0] in {"", "0.0.0.0", "::"}  # noqa: S104 - compared, not bound
         self._visits: dict[threading.Thread, socket.socket] = {}
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -136,7 +142,11 @@ class _Http(ThreadingHTTPServer):
             target=self._visit, args=(request, client_address), name="sliceform-serve-visit", daemon=True
         )
         self._visits[thread] = request
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            del self._visits[thread]
+            raise
 
     def _visit(self, request: socket.socket, client_address: Any) -> None:
         try:
@@ -146,10 +156,13 @@ class _Http(ThreadingHTTPServer):
 
     def hang_up(self) -> None:
         """End all visits, once no new ones are taken."""
-        for thread, request in list(self._visits.items()):
+        visits = list(self._visits.items())
+        for _, request in visits:
             with contextlib.suppress(OSError):  # it ended by itself
                 request.shutdown(socket.SHUT_RDWR)
-            thread.join(_CLOSE_S)
+        end = time.monotonic() + _CLOSE_S
+        for thread, _ in visits:
+            thread.join(max(0.0, end - time.monotonic()))
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002 - socketserver's
         log.info("page_not_served", client=client_address, cause=repr(sys.exception()))
@@ -187,14 +200,17 @@ class _Handler(BaseHTTPRequestHandler):
         # A name that somebody else's server points to this machine must not open it to their page.
         if not self.server.everywhere and _host(self.headers.get("Host")) not in self.server.hosts:
             return HTTPStatus.MISDIRECTED_REQUEST, "text/plain", "this host name is not served here\n"
-        address = urlsplit(self.path)
+        try:
+            address = urlsplit(self.path)
+        except ValueError:
+            return HTTPStatus.BAD_REQUEST, "text/plain", "this address cannot be read\n"
         if address.path == "/":
             with self.server.opened() as source:
                 now, mark = self.server.now(source), self.server.mark
                 return HTTPStatus.OK, "text/html", timeline_page(source, title=self.server.title, now=now, server=mark)
         if address.path == "/changes":
             since = parse_qs(address.query).get("since", ["0"])[0]
-            if not since.isdecimal():
+            if not _NUMBER.fullmatch(since):
                 return HTTPStatus.BAD_REQUEST, "text/plain", "since must be the number of a change\n"
             with self.server.opened() as source:
                 found = news(source, int(since), now=self.server.now(source)) | {"server": self.server.mark}

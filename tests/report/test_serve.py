@@ -6,7 +6,8 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +44,16 @@ def silent_visitor(server: Server) -> socket.socket:
     return socket.create_connection((address.hostname, address.port), timeout=10)
 
 
+def until(true: Callable[[], bool]) -> None:
+    """Wait for it, but not for ever."""
+    pause = threading.Event()
+    for _ in range(1000):
+        if true():
+            return
+        pause.wait(0.01)
+    raise AssertionError("it did not come")
+
+
 def threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("sliceform-serve")]
 
@@ -77,13 +88,25 @@ def test_changes_are_asked_for_from_a_number_on(server: Server, history: History
     assert rows(json.loads(text)) == [told(change) for change in list(history)[-3:]]
 
 
-@pytest.mark.parametrize("since", ["-1", "one", "", "1e3", "%00"])
+@pytest.mark.parametrize("since", ["-1", "one", "", "1e3", "%00", "1" * 19, "1" * 5000, "%D9%A1"])
 def test_what_is_no_number_of_a_change_is_refused(server: Server, since: str) -> None:
     status, _, text = ask(server, f"/changes?since={since}")
     if since:
         assert (status, text) == (400, "since must be the number of a change\n")
     else:
         assert status == 200
+
+
+def test_a_journal_is_asked_for_the_largest_number_that_is_let_through(tmp_path: Path) -> None:
+    with Incident(journal=tmp_path / "fleet.db").fleet as fleet:
+        status, _, text = ask(fleet.serve(), f"/changes?since={'9' * 18}")
+    assert (status, json.loads(text)["at"]) == (200, [])
+
+
+def test_an_address_that_is_none_is_refused(server: Server) -> None:
+    with silent_visitor(server) as visitor, visitor.makefile("rb") as answer:
+        visitor.sendall(b"GET http://[/ HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        assert b" 400 " in answer.readline()
 
 
 @pytest.mark.parametrize("path", ["/favicon.ico", "/../etc/passwd", "/changes/1", "*"])
@@ -127,6 +150,17 @@ def test_only_this_machine_can_reach_it_unless_told_otherwise(history: History) 
         assert ask(server, host="a-name-of-this-machine:80")[0] == 200
 
 
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_it_can_be_reached_by_ipv6(history: History, host: str) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"no IPv6 here: {error}")
+    with show(history, host=host) as server, urllib.request.urlopen(server.url, timeout=10) as answer:  # noqa: S310 - ours
+        assert answer.status == 200
+        assert server.url.startswith(f"http://[{host}]:")
+
+
 def test_a_port_in_use_is_refused_and_its_owner_not_touched(server: Server, history: History) -> None:
     port = urlsplit(server.url).port
     assert port is not None
@@ -159,6 +193,37 @@ def test_a_visitor_who_says_nothing_holds_up_nobody_and_not_the_end(history: His
         server.close()
         assert visitor.recv(1) == b""
         assert threads() == []
+
+
+def test_many_visitors_are_ended_together(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None waits for the end of the one before: all are hung up on first."""
+    ended: list[str] = []
+    shutdown, join = socket.socket.shutdown, threading.Thread.join
+    with show(history) as server, contextlib.ExitStack() as crowd:
+        for _ in range(3):
+            crowd.enter_context(silent_visitor(server))
+        until(lambda: threads().count("sliceform-serve-visit") == 3)
+        monkeypatch.setattr(socket.socket, "shutdown", lambda *words: (ended.append("hung up"), shutdown(*words))[1])
+        monkeypatch.setattr(
+            threading.Thread,
+            "join",
+            lambda self, *words: (ended.append("joined") if "visit" in self.name else None, join(self, *words))[1],
+        )
+        server.close()
+    assert ended[:3] == ["hung up"] * 3
+    assert ended.count("joined") == 3
+
+
+def test_a_visitor_for_whom_there_is_no_thread_is_forgotten(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with silent_visitor(server) as visitor:
+            assert visitor.recv(1) == b""
+    assert server._server._visits == {}
+    assert ask(server)[0] == 200
 
 
 def test_no_more_visitors_are_kept_than_it_has_room_for(history: History) -> None:
