@@ -21,6 +21,8 @@ _OVER = 5
 _SLICE_COLUMNS = ("slice", "state", "since", "for", "place", "hosts", "reason", "detail")
 _RUN_COLUMNS = ("run", "state", "attempts", "stood still", "detail")
 _ATTEMPT_COLUMNS = ("attempt", "outcome", "began", "took", "slices", "then stood still", "detail")
+#: Cells of these columns are cut where a row has to stay on one line.
+_CUT = frozenset({"place", "reason", "detail"})
 _HOST_COLUMNS = ("attempt", "host", "node", "outcome", "detail")
 _LINK_COLUMNS = ("slice", "replaces", "created", "ready after", "lost", "reason", "gone")
 
@@ -45,8 +47,8 @@ def status(file: Path, *, moment: float | None, as_json: bool) -> int:
     return 0
 
 
-def fleet_view(fleet: PastFleet, said: str) -> Iterator[Any]:
-    """Yield what `status` and `watch` show of a fleet: sentences and tables."""
+def fleet_view(fleet: PastFleet, said: str, *, cut: bool = False) -> Iterator[Any]:
+    """Yield what `status` and `watch` show of a fleet: sentences and tables, with `cut` every row on one line."""
     counts = ", ".join(f"{fleet.counts[state]} {state.value}" for state in SliceState if state in fleet.counts)
     wish = ""
     if fleet.wish is not None:
@@ -69,11 +71,15 @@ def fleet_view(fleet: PastFleet, said: str) -> Iterator[Any]:
                 )
                 for row in fleet.slices
             ],
+            _CUT if cut else (),
         )
+    more = sum(fleet.counts.values()) - len(fleet.slices)
+    if more:
+        yield f"and {more} more slices"
     over = [run for run in fleet.runs if run.ended_at is not None]
     shown = [*over[-_OVER:], *(run for run in fleet.runs if run.ended_at is None)]
     if shown:
-        yield screen.table(_RUN_COLUMNS, [_run_row(run) for run in shown])
+        yield screen.table(_RUN_COLUMNS, [_run_row(run) for run in shown], _CUT if cut else ())
     if len(over) > _OVER:
         yield f"and {len(over) - _OVER} runs that were over before"
 

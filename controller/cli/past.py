@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sliceform.controller.journal.reader import Journal
 from sliceform.controller.journal.tally import Wish
-from sliceform.states import AttemptRecord, RunStory
+from sliceform.states import AttemptRecord, Change, HistoryQueries, Reason, RunStory
 from sliceform.states.losses import place_of
 from sliceform.states.runs import tell_run
 
@@ -55,28 +57,45 @@ def fleet_at(journal: Journal, time: float) -> PastFleet:
     """
     with journal.reading():
         states = journal.at(time)
-        slices = tuple(_slice(journal, key, states, time) for key in states if "/" not in key)
+        slices = slices_at(journal, states, [key for key in states if "/" not in key], time)
         wish = next((wish for wish in reversed(journal.wishes()) if wish.at <= time), None)
         notes = journal.select(kind="run", before=time)
-        runs = tuple(_run(journal, key, time) for key in dict.fromkeys(note.key for note in notes))
-    counts: dict[str, int] = {}
-    for row in slices:
-        counts[row.state] = counts.get(row.state, 0) + 1
-    return PastFleet(time, counts, wish, slices, runs)
+        runs = tuple(run_at(journal, key, time) for key in dict.fromkeys(note.key for note in notes))
+    return PastFleet(time, dict(Counter(row.state for row in slices)), wish, slices, runs)
 
 
-def _slice(journal: Journal, key: str, states: dict[str, str], time: float) -> PastSlice:
-    moves = [change for change in journal.story(key) if change.key == key and not change.is_note and change.at <= time]
+def slices_at(
+    source: HistoryQueries, states: Mapping[str, str], names: Sequence[str], time: float
+) -> tuple[PastSlice, ...]:
+    """Return some slices of those that had these states at that time."""
+    moves: dict[str, list[Change]] = {name: [] for name in names}
+    # All in one question: to ask for each would go through a history in memory once a slice.
+    for change in source.story(*names):
+        if change.key in moves and not change.is_note and change.at <= time:
+            moves[change.key].append(change)
+    hosts: dict[str, list[str]] = {name: [] for name in names}
+    for key, state in states.items():
+        owner, _, rank = key.rpartition("/")
+        if rank and owner in hosts:
+            hosts[owner].append(state)
+    return tuple(_slice(name, states[name], moves[name], hosts[name]) for name in names if moves[name])
+
+
+def _slice(name: str, state: str, moves: Sequence[Change], hosts: Sequence[str]) -> PastSlice:
     place = next((place_of(change) for change in reversed(moves) if change.trigger == "place"), None)
-    hosts = tuple(state for host, state in states.items() if host.rpartition("/")[0] == key)
     last = moves[-1]
-    return PastSlice(key, states[key], last.at, place, last.reason, last.detail, moves[0].cause, hosts)
+    return PastSlice(name, state, last.at, place, last.reason, last.detail, moves[0].cause, tuple(hosts))
 
 
-def _run(journal: Journal, key: str, time: float) -> RunStory:
-    notes = [note for note in journal.story(key) if note.at <= time]
-    attempts = tuple(_attempt(row, time) for row in journal.attempts.of(key) if row.started_at <= time)
-    members = journal.story(*{member for row in attempts for member in row.slices})
+def run_at(source: HistoryQueries, key: str, time: float) -> RunStory:
+    """Return a run as it stood at that time."""
+    notes = [note for note in source.select(key=key, kind="run") if note.at <= time]
+    attempts = tuple(_attempt(row, time) for row in source.attempts.of(key) if row.started_at <= time)
+    over = any(note.reason == Reason.RUN_FINISHED for note in notes)
+    members: Iterable[Change] = ()
+    # A run stands still only after an attempt that is not its last; its slices may have long stories.
+    if attempts[1:] or (attempts and attempts[0].ended_at is not None and not over):
+        members = source.story(*{member for row in attempts for member in row.slices})
     return tell_run(key, notes, attempts, [change for change in members if change.at <= time])
 
 

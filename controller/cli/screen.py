@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -69,16 +69,28 @@ def show(*parts: Any) -> None:
             click.echo(line.rstrip())
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """Make a table without frames; cells that are states have their colour."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], cut: Collection[str] = ()) -> Table:
+    """Make a table without frames; cells that are states have their colour.
+
+    With `cut` every row stays one line: where it would not fit, the cells of these columns are cut.
+    """
     from rich.table import Table
+    from rich.text import Text
 
     made = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
     for column in columns:
-        made.add_column(column, overflow="fold")
+        head = Text(column)
+        made.add_column(one_line(head) if cut else head, overflow="fold", no_wrap=bool(cut) and column not in cut)
     for row in rows:
-        made.add_row(*(_cell(cell) for cell in row))
+        cells = (_cell(cell) for cell in row)
+        made.add_row(*(one_line(cell) if cut else cell for cell in cells))
     return made
+
+
+def one_line(text: Text) -> Text:
+    """Make a text stay on one line, cut where it would not fit."""
+    text.no_wrap, text.overflow = True, "ellipsis"
+    return text
 
 
 def change_line(change: Change, width: int = 0) -> Text:
@@ -103,6 +115,16 @@ def show_changes(changes: Sequence[Change]) -> None:
     """Print changes, one line each."""
     width = max((len(change.key) for change in changes), default=0)
     show(*(change_line(change, width) for change in changes))
+
+
+def stream(changes: Iterable[Change], *, as_json: bool) -> None:
+    """Print changes as they come, at once."""
+    for change in changes:
+        if as_json:
+            show_json_line(change.as_dict())
+        else:
+            show(change_line(change))
+    sys.stdout.flush()
 
 
 def show_json(answer: Any) -> None:

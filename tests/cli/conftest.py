@@ -1,6 +1,15 @@
 """A journal with an incident in it: a run loses a host, its slice is replaced, and the fleet waits for a third one."""
 
+import contextlib
+import fcntl
 import logging
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +26,7 @@ from sliceform.controller.spec import TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 
 BOUND_S = 20.0
-
+_MAIN = "import sys; from sliceform.controller.cli import main; sys.exit(main())"
 
 #: The fleet begins then, 2023-11-14 22:13:20 UTC.
 EPOCH = 1_700_000_000.0
@@ -65,6 +74,63 @@ def ask(
     yield one
     monkeypatch.undo()
     time.tzset()
+
+
+class Terminal:
+    """A command on a terminal of its own."""
+
+    def __init__(self, *words: Any, lines: int = 24, columns: int = 200, **environment: str) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        left_out = {"NO_COLOR", "FORCE_COLOR", "LINES", "COLUMNS"}
+        inherited = {name: value for name, value in os.environ.items() if name not in left_out}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _MAIN, *map(str, words)],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=inherited | {"TZ": "UTC", "TERM": "xterm-256color"} | environment,
+        )
+        os.close(theirs)
+        self.said = ""
+
+    def until(self, text: str) -> None:
+        """Read until the command has said this."""
+        end = time.monotonic() + BOUND_S
+        while text not in self.said:
+            assert self._read(end), f"{text!r} was not said, but: {self.said!r}"
+
+    def ended(self) -> int:
+        """Read to the end; give the exit code."""
+        end = time.monotonic() + BOUND_S
+        while self._read(end):
+            pass
+        return self.process.wait(max(0.1, end - time.monotonic()))
+
+    def close(self) -> None:
+        """End the command if it has not ended."""
+        self.process.kill()
+        self.process.wait(BOUND_S)
+        os.close(self._ours)
+
+    def _read(self, end: float) -> bool:
+        ready, _, _ = select.select([self._ours], [], [], max(0.0, end - time.monotonic()))
+        data = b""
+        with contextlib.suppress(OSError):  # nobody writes to it any more
+            data = os.read(self._ours, 65536) if ready else b""
+        self.said += data.decode(errors="replace")
+        return bool(data)
+
+
+@pytest.fixture
+def on_terminal() -> Iterator[Callable[..., Terminal]]:
+    """Start commands on terminals; none of them outlives the test."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*words: Any, **options: Any) -> Terminal:
+            return stack.enter_context(contextlib.closing(Terminal(*words, **options)))
+
+        yield start
 
 
 def write_incident(path: Path, epoch: float, *, closed: bool) -> SliceController:
