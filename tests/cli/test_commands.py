@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -21,7 +22,15 @@ def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]
 def test_help_says_what_there_is_and_what_exit_codes_mean(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, *words)
     assert code == 0
-    assert "exit codes:" in out
+    codes = out.partition("exit codes:\n")[2].splitlines()
+    assert [line.split()[0] for line in codes] == ["0", "1", "1", "2", "130"]
+
+
+def test_the_page_lists_the_same_exit_codes_as_the_help() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "debugging.md").read_text(encoding="utf-8")
+    table = page.partition("| exit code | means |\n|---|---|\n")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1].partition(",")[0].strip() for row in table.splitlines()]
+    assert rows == ["0", "1", "1", "2", "130"]
 
 
 def test_without_a_command_the_help_is_shown_as_an_error(capsys: pytest.CaptureFixture[str]) -> None:
