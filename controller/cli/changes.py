@@ -58,7 +58,11 @@ def history(
     if slice_id and run_id:
         raise click.UsageError("--slice and --run exclude each other")
     with opened(file) as journal:
-        key = known(journal, slice_id or run_id or "") if slice_id or run_id else None
+        key = None
+        if slice_id:
+            key = known(journal, slice_id, "slice", "host")
+        elif run_id:
+            key = known(journal, run_id, "run")
         selection = Selection(reason, state, kind, key, since, until)
         seq = journal.last_seq
         found = [change for change in journal.select(**selection._asdict(), limit=limit) if change.seq <= seq]

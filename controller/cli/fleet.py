@@ -97,7 +97,7 @@ def runs(file: Path, run_id: str | None, *, as_json: bool) -> int:
     from sliceform.controller.cli.read import known, opened
 
     with opened(file) as journal:
-        found = journal.runs(None if run_id is None else known(journal, run_id))
+        found = journal.runs(None if run_id is None else known(journal, run_id, "run"))
     if as_json:
         screen.show_json([run.as_dict() for run in found])
     elif found:
@@ -118,7 +118,7 @@ def lineage(file: Path, slice_id: str | None, *, as_json: bool) -> int:
     from sliceform.controller.cli.read import known, opened
 
     with opened(file) as journal:
-        lines = journal.lines() if slice_id is None else [journal.lineage(known(journal, slice_id))]
+        lines = journal.lines() if slice_id is None else [journal.lineage(known(journal, slice_id, "slice"))]
     found = [line for line in lines if line]
     if as_json:
         rows = [[link._asdict() | {"lost": link.lost and link.lost.as_dict()} for link in line] for line in found]
@@ -137,7 +137,8 @@ def durations(file: Path, key: str | None, *, as_json: bool) -> int:
     from sliceform.controller.cli.read import known, looked_at, opened
 
     with opened(file) as journal:
-        spent = journal.durations(None if key is None else known(journal, key), until=looked_at(journal))
+        name = None if key is None else known(journal, key, "slice", "host")
+        spent = journal.durations(name, until=looked_at(journal))
     sums = {kind: spent.total(kind) for kind in ("slice", "host")}
     if as_json:
         screen.show_json({"records": spent.records, "sums": sums})

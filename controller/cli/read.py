@@ -17,6 +17,12 @@ from sliceform.states import Selection, Story
 
 #: How often a journal that is being written is looked at, seconds.
 _LOOK_S = 0.2
+#: Which commands tell of what, for who asked another one.
+_TOLD_BY = {
+    "slice": "`sliceform story` or `sliceform lineage`",
+    "host": "`sliceform story` or `sliceform durations`",
+    "run": "`sliceform runs` or `sliceform story`",
+}
 
 
 @contextmanager
@@ -36,16 +42,19 @@ def opened(file: Path) -> Iterator[Journal]:
         yield journal
 
 
-def known(journal: Journal, key: str) -> str:
-    """Return the id of a slice, host or run that the journal knows.
+def known(journal: Journal, key: str, *kinds: str) -> str:
+    """Return the id of a slice, host or run that the journal knows; with kinds, of one of these.
 
     Raises:
-        click.BadParameter: it knows none of that name; says which is near.
+        click.BadParameter: it knows none of that name, and says which is near; or it is something else, and says what.
 
     """
     names = journal.names()
     owner = key.rpartition("/")[0] or key
     if owner in names and (owner == key or any(change.key == key for change in journal.story(owner))):
+        kind = "host" if "/" in key else "run" if journal.select(key=key, kind="run", limit=1) else "slice"
+        if kinds and kind not in kinds:
+            raise click.BadParameter(f"{key} is a {kind}: see {_TOLD_BY[kind]}")
         return key
     hosts = dict.fromkeys(change.key for change in journal.story(owner)) if owner in names else ()
     few = f"; it has {', '.join(names[-8:])}" if names else "; it has none"

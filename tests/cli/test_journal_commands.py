@@ -118,7 +118,6 @@ def test_lines_of_slices_are_shown(ask, closed):
     assert [line.split()[0] for line in out.splitlines()] == ["slice", "slice-1", "slice-2", "slice-3", "slice-4"]
     _, out, _ = ask("lineage", closed, "slice-3", "--json")
     assert [[link["slice_id"] for link in line] for line in json.loads(out)] == [["slice-2", "slice-3"]]
-    assert ask("lineage", closed, "run-1")[0] == 1
 
 
 def test_durations_are_shown(ask, closed):
@@ -154,6 +153,12 @@ def test_check_replays_and_says_what_does_not_fit(ask, closed, tmp_path):
         (["story", "{file}", "slice-2/7"], "did you mean 'slice-2/1'?"),
         (["why", "{file}", "qqqq"], "the journal knows no 'qqqq'; it has "),
         (["runs", "{file}", "rnu-1"], "did you mean 'run-1'?"),
+        (["runs", "{file}", "slice-1"], "slice-1 is a slice: see `sliceform story` or `sliceform lineage`"),
+        (["lineage", "{file}", "run-1"], "run-1 is a run: see `sliceform runs` or `sliceform story`"),
+        (["lineage", "{file}", "slice-2/1"], "slice-2/1 is a host: see `sliceform story` or `sliceform durations`"),
+        (["durations", "{file}", "run-1"], "run-1 is a run: see"),
+        (["history", "{file}", "--slice", "run-1"], "run-1 is a run: see"),
+        (["history", "{file}", "--run", "slice-1"], "slice-1 is a slice: see"),
         (["stroy", "{file}"], "there is no command 'stroy'; did you mean 'story'?"),
         (["history", "{file}", "--reason", "node_dead"], "did you mean 'node_died'?"),
         (["history", "{file}", "--state", "runing"], "did you mean 'running'?"),
@@ -248,6 +253,16 @@ def test_colours_on_a_terminal_and_never_with_no_color(ask, closed, monkeypatch)
     assert "\x1b[1;31m" in ask("history", closed, "--state", "preempted")[1]
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[1;31m" not in ask("history", closed, "--state", "preempted")[1]
+
+
+def test_a_real_terminal_has_colours_unless_they_are_unwanted(closed, on_terminal):
+    coloured = on_terminal("history", closed, "--state", "preempted")
+    assert coloured.ended() == 0
+    assert "\x1b[1;31mpreempted" in coloured.said
+    plain = on_terminal("history", closed, "--state", "preempted", NO_COLOR="1")
+    assert plain.ended() == 0
+    assert "preempted" in plain.said
+    assert "31m" not in plain.said
 
 
 def test_watch_shows_what_comes_and_ends_quietly_on_ctrl_c(living):
