@@ -43,9 +43,10 @@ def stretches(
     """Give what every slice and host went through, by id, in the order in which they came.
 
     Those of `base` begin with the first change. What goes on ends at `until`, by default the latest time of a change.
+    Without any change nothing is known of how long it went on.
     """
-    begin = changes[0].at if changes else 0.0
-    end = max((change.at for change in changes), default=begin) if until is None else until
+    end = max((change.at for change in changes), default=0.0) if until is None else until
+    begin = changes[0].at if changes else end
     found: dict[str, list[Stretch]] = {key: [] for key in base}
     going_on: dict[str, tuple[float, str, Change | None]] = {key: (begin, state, None) for key, state in base.items()}
     for change in changes:

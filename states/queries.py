@@ -142,27 +142,22 @@ class HistoryQueries(ABC):
 
     def lineage(self, slice_id: str) -> tuple[Link, ...]:
         """Give the line of slices that this one belongs to, oldest first: whom it replaced, and who replaced it."""
-        replaces = self._creations()
-        if slice_id not in replaces:
-            return ()
-        first = slice_id
-        while (old := replaces[first]) is not None and old in replaces:
-            first = old
-        return tuple(_link(name, self.story(name)) for name in _line(first, self._successors()))
+        return next((line for line in self.lines() if any(link.slice_id == slice_id for link in line)), ())
 
     def lines(self) -> tuple[tuple[Link, ...], ...]:
         """Give every line of slices, in the order in which they began; see `lineage`."""
-        replaces = self._creations()
-        replaced_by = self._successors()
-        # All stories in one pass: to look for each would go through the whole history once a slice.
-        stories: dict[str, list[Change]] = {name: [] for name in replaces}
+        stories: dict[str, list[Change]] = {}
+        # One look: a second one might know more, or have forgotten some.
         for change in self:
-            if change.key in stories:
+            if change.kind == "slice" and change.trigger == "create":
+                stories[change.key] = [change]
+            elif change.key in stories:
                 stories[change.key].append(change)
+        replaced_by = {old: name for name, story in stories.items() if (old := story[0].cause) is not None}
         return tuple(
             tuple(_link(member, stories[member]) for member in _line(name, replaced_by))
-            for name, old in replaces.items()
-            if old not in replaces
+            for name, story in stories.items()
+            if story[0].cause not in stories
         )
 
     def losses(self) -> tuple[LostSlice, ...]:
@@ -188,13 +183,11 @@ class HistoryQueries(ABC):
     def durations(self, key: str | None = None, *, until: float | None = None) -> Durations:
         """Measure the time that this record (a slice with its hosts), or all, spent in each state.
 
-        What has not ended counts up to `until`, by default up to the newest of the changes looked at.
+        What has not ended counts up to `until`, by default up to the newest change.
         """
-        base, changes = self.window()
-        if key is not None:
-            changes = self.story(key)
-            base = {name: state for name, state in base.items() if key in {name, name.rpartition("/")[0]}}
-        return measure(base, changes, until)
+        spent = measure(*self.window(), until).records
+        wanted = {name: states for name, states in spent.items() if key in {None, name, name.rpartition("/")[0]}}
+        return Durations(wanted)
 
     def violations(self) -> tuple[str, ...]:
         """Replay all that is kept through the tables, and name each change that does not fit."""
@@ -238,7 +231,7 @@ def _line(first: str, replaced_by: Mapping[str, str]) -> list[str]:
 
 
 def _link(name: str, story: Sequence[Change]) -> Link:
-    own = [change for change in story if change.key == name and not change.is_note]
+    own = [change for change in story if not change.is_note]
     ready = (change.at for change in own if change.trigger == "prepare")
     lost = (change for change in own if change.trigger in _LOSING)
     gone = (change.at for change in own if change.dest is None)

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sliceform.states import AttemptRecord, History, HostEnd, Reason
+from sliceform.states.durations import measure
 
 
 def add(history, key, trigger, source, dest, at, reason="desired", **more):  # noqa: PLR0917 - as a line reads
@@ -93,6 +94,33 @@ def test_who_was_never_there_has_no_line(incident):
     assert [link.slice_id for link in incident.lineage("slice-1")] == ["slice-1"]
 
 
+class Shifting(History):
+    """A history that a writer adds a replacement to after every look."""
+
+    def window(self):
+        seen = super().window()
+        number = self.last_seq + 1
+        add(self, f"slice-{number}", "create", None, "pending", number, "replacement", cause=f"slice-{number - 1}")
+        return seen
+
+
+def test_lines_are_told_from_one_look():
+    history = Shifting()
+    add(history, "slice-1", "create", None, "pending", 1.0)
+    for length in range(1, 4):
+        (line,) = history.lines()
+        assert [link.slice_id for link in line] == [f"slice-{number}" for number in range(1, length + 1)]
+    assert [link.slice_id for link in history.lineage("slice-2")] == [f"slice-{number}" for number in range(1, 5)]
+
+
+def test_a_line_whose_beginning_was_forgotten_begins_with_what_is_kept():
+    history = History(limit=2)
+    add(history, "slice-1", "create", None, "pending", 1.0)
+    add(history, "slice-2", "create", None, "pending", 2.0, "replacement", cause="slice-1")
+    add(history, "slice-3", "create", None, "pending", 3.0, "replacement", cause="slice-2")
+    assert [[link.slice_id for link in line] for line in history.lines()] == [["slice-2", "slice-3"]]
+
+
 def test_a_run_stands_still_from_the_loss_until_all_processes_are_alive_again(incident):
     (run,) = incident.runs()
     assert (run.id, run.state, run.submitted_at) == ("run-1", "running", 5.0)
@@ -147,6 +175,16 @@ def test_what_was_forgotten_counts_from_what_is_kept():
     add(history, "slice-1", "create", None, "pending", 1.0)
     add(history, "slice-2", "create", None, "pending", 5.0)
     assert history.durations(until=8.0).records == {"slice-1": {"pending": 3.0}, "slice-2": {"pending": 3.0}}
+
+
+def test_who_has_not_moved_since_what_is_kept_counts_from_there():
+    """And not from 1970."""
+    history = History(limit=1)
+    add(history, "slice-1", "create", None, "pending", 1e9)
+    add(history, "slice-2", "create", None, "pending", 1e9 + 5.0)
+    assert history.durations("slice-1", until=1e9 + 8.0).records == {"slice-1": {"pending": 3.0}}
+    assert history.durations("slice-1").records == {"slice-1": {"pending": 0.0}}
+    assert measure({"slice-1": "ready"}, (), 1e9).records == {"slice-1": {"ready": 0.0}}
 
 
 def test_violations_are_told(incident):
