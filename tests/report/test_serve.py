@@ -98,7 +98,7 @@ def test_what_is_no_number_of_a_change_is_refused(server: Server, since: str) ->
 
 
 def test_a_journal_is_asked_for_the_largest_number_that_is_let_through(tmp_path: Path) -> None:
-    with Incident(journal=tmp_path / "fleet.db").fleet as fleet:
+    with contextlib.closing(Incident(journal=tmp_path / "fleet.db").fleet) as fleet:
         status, _, text = ask(fleet.serve(), f"/changes?since={'9' * 18}")
     assert (status, json.loads(text)["at"]) == (200, [])
 
@@ -267,7 +267,7 @@ def test_a_fleet_serves_its_own_history_until_it_is_closed() -> None:
 
 def test_a_fleet_with_a_journal_serves_what_the_drivers_before_it_wrote(tmp_path: Path) -> None:
     journal = tmp_path / "fleet.db"
-    with Incident(journal=journal).fleet as first:
+    with contextlib.closing(Incident(journal=journal).fleet) as first:
         written = first.history.last_seq
     second = Incident(journal=journal)
     with contextlib.closing(second.fleet):
