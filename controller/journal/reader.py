@@ -174,13 +174,17 @@ class Journal(HistoryQueries):
         values = [*(value for _, value in wanted), -1 if limit is None else limit]
         return Story(reversed(self._changes(f"{where} ORDER BY seq DESC LIMIT ?", values)))
 
-    def _creations(self) -> Mapping[str, str | None]:
+    def creations(self) -> Mapping[str, str | None]:
+        """Give every slice whose entry is kept, in order, with the one that it replaced."""
         with self.reading() as connection:
             return dict(
                 connection.execute(
                     "SELECT key, cause FROM changes WHERE trigger = 'create' AND kind = 'slice' ORDER BY seq"
                 )
             )
+
+    def _creations(self) -> Mapping[str, str | None]:
+        return self.creations()
 
     # What a file knows beside.
 

@@ -1,5 +1,7 @@
 """A fleet with a journal: all of it is in the file, and the next driver goes on from there."""
 
+import pytest
+
 from sliceform.controller.journal import open_journal
 from sliceform.states import Reason
 
@@ -96,6 +98,64 @@ def test_memory_that_forgets_falls_back_on_the_file(journal_fleet, path):
         assert list(world.history.story("slice-1")) == list(journal.story("slice-1"))
         assert world.history.story("slice-1")[0].trigger == "create"
         assert world.history.at(1_700_000_002.0) == journal.at(1_700_000_002.0)
+
+
+def test_a_run_that_was_over_before_is_told_as_it_ended(journal_fleet):
+    first = journal_fleet()
+    first.fleet.wait_ready(2)
+    first.fleet.run(max, 1, 2)
+    first.fleet.close()
+    second = journal_fleet(epoch=1_700_001_000.0)
+    second.fleet.wait_ready(2)
+    assert str(second.fleet.why("run-1")).startswith("run-1 succeeded after 1 attempt: every host returned")
+    assert len(second.history.select(key="slice-1")) == len(first.history.select(key="slice-1")) > 0
+
+
+def test_what_is_not_yet_in_the_file_follows_what_is(journal_fleet, path):
+    first = journal_fleet()
+    first.fleet.wait_ready(2)
+    first.fleet.close()
+    second = journal_fleet(epoch=1_700_001_000.0)
+    second.fleet.wait_ready(2)
+    second.written()
+    (follower,) = [one for one in second.fleet._followers._followers if one._name == "journal"]
+    assert follower.stop(20.0)
+    run = second.fleet.submit(max, 1, 2)
+    second.go(2.0)
+    second.lose("slice-4")
+    run.result()
+    with open_journal(path) as journal:
+        assert journal.last_seq < second.history.last_seq
+    history = second.history
+    together = [*first.history, *history]
+    assert history.as_dicts() == [change.as_dict() for change in together]
+    assert history.violations() == ()
+    assert list(history.select(key="slice-4")) == [one for one in together if "slice-4" in {one.key, one.slice_id}]
+    assert list(history.select(limit=3)) == together[-3:]
+    assert list(history.select(limit=len(together) - 1)) == together[1:]
+    assert [link.slice_id for link in history.lineage("slice-5")] == ["slice-4", "slice-5"]
+    assert [loss.replaced_by for loss in history.losses()] == ["slice-5"]
+    (told,) = history.runs()
+    assert (told.state, len(told.attempts), told.stood_still_s > 0) == ("succeeded", 2, True)
+
+
+def test_the_fleet_goes_on_without_reading_its_journal(journal_fleet, monkeypatch):
+    first = journal_fleet()
+    first.fleet.wait_ready(2)
+    first.fleet.close()
+
+    def refuse(path):
+        raise AssertionError(f"{path} was read")
+
+    monkeypatch.setattr("sliceform.controller.journal.history.open_journal", refuse)
+    world = journal_fleet(history_limit=40, epoch=1_700_001_000.0)
+    world.fleet.wait_ready(2)
+    run = world.fleet.submit(max, 1, 2)
+    world.lose("slice-4")
+    run.result()
+    assert world.history.dropped > 40
+    with pytest.raises(AssertionError, match="was read"):
+        world.history.runs()
 
 
 def test_a_file_that_cannot_be_read_leaves_what_memory_has(journal_fleet, path):

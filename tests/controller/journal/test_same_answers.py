@@ -41,20 +41,26 @@ def live_through(world, happened):
     return times
 
 
-def asked(history, times):
-    """Everything that can be asked, by the name of the question."""
-    keys = sorted({change.key for change in history})
+def kept(history):
+    """What is kept, by the name of the question."""
+    answers = {"all": list(history), "len": len(history), "window": history.window()}
+    for seq in (0, 7, history.last_seq):
+        answers["since", seq] = list(history.since(seq))
+    return answers
+
+
+def asked(history, times, keys):
+    """Everything else that can be asked, by the name of the question."""
     answers = {
-        "all": list(history),
-        "len": len(history),
         "last": history.last_seq,
-        "window": history.window(),
         "dicts": history.as_dicts(),
         "attempts": history.attempts.of(),
         "runs": history.runs(),
         "notes": list(history.notes()),
         "violations": history.violations(),
         "durations": history.durations(),
+        "lines": history.lines(),
+        "losses": history.losses(),
     }
     for key in keys:
         answers["story", key] = list(history.story(key))
@@ -72,9 +78,22 @@ def asked(history, times):
         answers["state", state] = list(history.select(state=state, kind="host"))
     for reason in (Reason.NODE_DIED, Reason.RUN_STARTED, Reason.OPERATOR):
         answers["reason", reason] = list(history.select(reason=reason, limit=2))
-    for seq in (0, 7, history.last_seq):
-        answers["since", seq] = list(history.since(seq))
     return answers
+
+
+def forget(history, changes, attempts):
+    """Let memory forget so many of what it keeps, except the last of each."""
+    history._chunk = min(changes, len(history) - 1)
+    history._trim()
+    log = history.attempts
+    log._limit = max(1, len(log._kept) - attempts)
+    log._kept = dict(list(log._kept.items())[-log._limit :])
+
+
+def same(expected, answers):
+    assert answers.keys() == expected.keys()
+    for question, answer in expected.items():
+        assert answers[question] == answer, question
 
 
 @settings(max_examples=40)
@@ -85,9 +104,39 @@ def test_memory_and_file_give_the_same_answers(journal_world, happened):
         world.fleet.wait_ready(2)
         times = live_through(world, happened)
         world.fleet.close()
+        keys = sorted({change.key for change in world.history})
         with open_journal(world.path) as journal:
-            in_file, in_memory = asked(journal, times), asked(world.history, times)
-            assert in_file.keys() == in_memory.keys()
-            for question, answer in in_memory.items():
-                assert in_file[question] == answer, question
+            same(kept(world.history), kept(journal))
+            same(asked(world.history, times, keys), asked(journal, times, keys))
             assert journal.violations() == ()
+
+
+@settings(max_examples=30)
+@given(happened=happenings, changes=st.integers(1, 200), attempts=st.integers(0, 5))
+def test_a_history_that_forgot_answers_from_the_file(journal_world, happened, changes, attempts):
+    with TemporaryDirectory() as folder:
+        world = journal_world(Path(folder) / "fleet.db")
+        world.fleet.wait_ready(2)
+        times = live_through(world, happened)
+        world.fleet.close()
+        keys = sorted({change.key for change in world.history})
+        everything = asked(world.history, times, keys)
+        forget(world.history, changes, attempts)
+        same(everything, asked(world.history, times, keys))
+
+
+@settings(max_examples=20)
+@given(happened=happenings)
+def test_the_next_driver_answers_from_the_file(journal_world, happened):
+    with TemporaryDirectory() as folder:
+        first = journal_world(Path(folder) / "fleet.db")
+        first.fleet.wait_ready(2)
+        times = live_through(first, happened)
+        first.fleet.close()
+        second = journal_world(first.path, epoch=first.clock.epoch() + 10.0)
+        second.go(1.0)
+        times += live_through(second, happened)
+        second.fleet.close()
+        with open_journal(second.path) as journal:
+            keys = sorted({change.key for change in journal})
+            same(asked(journal, times, keys), asked(second.history, times, keys))
