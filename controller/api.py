@@ -17,7 +17,7 @@ import structlog
 
 from sliceform.controller.attempt_steps import AttemptSteps
 from sliceform.controller.attempts import Ended, RunOptions, RunRecord
-from sliceform.controller.backend import Backend, Finding, FleetIdentity
+from sliceform.controller.backend import Backend, FleetIdentity
 from sliceform.controller.callbacks import Callback
 from sliceform.controller.clock import Clock, SystemClock
 from sliceform.controller.drive import Drive
@@ -27,7 +27,6 @@ from sliceform.controller.errors import (
     InsufficientSlicesError,
     UnknownSliceError,
 )
-from sliceform.controller.explanations import explain_run, explain_slice
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.followers import Followers
 from sliceform.controller.journal.history import JournalHistory
@@ -42,9 +41,9 @@ from sliceform.controller.settings import Settings
 from sliceform.controller.spec import Desired, SliceShape, parse_sizes
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status
 from sliceform.controller.step import Step
-from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
+from sliceform.controller.why import FleetWhy, Why
+from sliceform.controller.why_now import why_fleet, why_one
 from sliceform.states import AttemptRecord, Change, History, HistoryQueries
-from sliceform.states.reasons import Reason
 
 if TYPE_CHECKING:
     from sliceform.controller.report.serve import Server
@@ -273,16 +272,12 @@ class SliceController:
             UnknownSliceError: there is no such slice and no such run.
 
         """
-        status = self.status()
-        rows = {row.id: row for row in status.slices}
-        if slice_id is not None and slice_id in rows:
-            return self._why(rows[slice_id], status)
-        if slice_id is not None:
-            return self._why_past(slice_id, rows)
-        slices = [self._why(row, status) for row in status.slices if row.state not in {"ready", "running"}]
-        going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
-        runs = [explain_run(self.history, run.id, waits_for=run.detail) for run in going_on]
-        return FleetWhy(summarise_fleet(status), tuple(slices), tuple(run for run in runs if run.findings))
+        status, backend, now = self.status(), self._loop.backend, self._clock.epoch()
+        if slice_id is None:
+            return why_fleet(self.history, backend, status, now)
+        run = self._runs.get(slice_id)
+        outlook = "" if run is None else run.status().detail
+        return why_one(self.history, backend, slice_id, status=status, now=now, outlook=outlook)
 
     def plan(self) -> tuple[Step, ...]:
         """Return what the next tick would do as things stand, without doing it; empty when all is as it should be."""
@@ -529,28 +524,6 @@ class SliceController:
         if slice_id not in rows:
             raise UnknownSliceError(slice_id, rows)
         return rows[slice_id]
-
-    def _why(self, row: SliceStatus, status: FleetStatus) -> Why:
-        now = self._clock.epoch()
-        story = self.history.story(row.id)
-        told = explain_slice(self.history, row.id, now).findings if story else ()
-        found: list[Finding] = []
-        if row.state in {"pending", "placed"}:
-            found += self._loop.backend.explain(row.id, row.place, frozenset(status.avoided))
-        # What the cluster says goes before what happened, unless that happened just now.
-        failing = bool(story) and story[-1].reason == Reason.EFFECT_FAILED
-        past = [finding for finding in told if finding.code != "waiting"]
-        return Why(row.id, row.state, summarise(row, now), tuple([*past, *found] if failing else [*found, *past]))
-
-    def _why_past(self, key: str, known: Iterable[str]) -> Why:
-        """Explain what only the history knows: a run, or a slice that is gone."""
-        runs = [change.key for change in self.history.select(kind="run", reason=Reason.RUN_SUBMITTED)]
-        if self.history.runs(key):
-            run = self._runs.get(key)
-            return explain_run(self.history, key, waits_for="" if run is None else run.status().detail)
-        if any(change.key == key and change.kind == "slice" for change in self.history.story(key)):
-            return explain_slice(self.history, key, self._clock.epoch())
-        raise UnknownSliceError(key, [*known, *runs])
 
     def _run_status(self, record: RunRecord) -> RunStatus:
         if self._closed or record.ended is not None:

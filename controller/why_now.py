@@ -1,0 +1,55 @@
+"""Explain a living fleet: what the cluster says of its slices now, and what the history knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sliceform.controller.backend import Backend
+from sliceform.controller.errors import UnknownSliceError
+from sliceform.controller.explanations import explain_run, explain_slice
+from sliceform.controller.finding import Finding
+from sliceform.controller.status import FleetStatus, SliceStatus
+from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
+from sliceform.states import History
+from sliceform.states.reasons import Reason
+
+_WAITING = frozenset({"pending", "placed"})
+_READY = frozenset({"ready", "running"})
+
+
+def why_fleet(history: History, backend: Backend, status: FleetStatus, now: float) -> FleetWhy:
+    """Explain every slice that is not ready, and every run that waits or was interrupted; `now` in epoch seconds."""
+    slices = [_why_slice(history, backend, row, status, now) for row in status.slices if row.state not in _READY]
+    going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
+    runs = [explain_run(history, run.id, waits_for=run.detail) for run in going_on]
+    return FleetWhy(summarise_fleet(status), tuple(slices), tuple(run for run in runs if run.findings))
+
+
+def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus, now: float, outlook: str) -> Why:
+    """Explain a slice, also one that is gone, or a run, of which `outlook` says what it waits for.
+
+    Raises:
+        UnknownSliceError: there is nothing of that id.
+
+    """
+    rows: Mapping[str, SliceStatus] = {row.id: row for row in status.slices}
+    if key in rows:
+        return _why_slice(history, backend, rows[key], status, now)
+    if history.runs(key):
+        return explain_run(history, key, waits_for=outlook)
+    if any(change.key == key and change.kind == "slice" for change in history.story(key)):
+        return explain_slice(history, key, now)
+    runs = [change.key for change in history.select(kind="run", reason=Reason.RUN_SUBMITTED)]
+    raise UnknownSliceError(key, [*rows, *runs])
+
+
+def _why_slice(history: History, backend: Backend, row: SliceStatus, status: FleetStatus, now: float) -> Why:
+    story = history.story(row.id)
+    told = explain_slice(history, row.id, now).findings if story else ()
+    past = [finding for finding in told if finding.code != "waiting"]
+    found: list[Finding] = []
+    if row.state in _WAITING:
+        found += backend.explain(row.id, row.place, frozenset(status.avoided))
+    # What the cluster says goes before what happened, unless that happened just now.
+    failing = bool(story) and story[-1].reason == Reason.EFFECT_FAILED
+    return Why(row.id, row.state, summarise(row, now), tuple([*past, *found] if failing else [*found, *past]))
