@@ -14,7 +14,7 @@ exit codes:
   0    it worked; also after Ctrl-C where that is the way to end it
   1    the answer is no: nothing was found, or something does not hold; said on standard error
   1    the reader of a pipe went away, as `head` does; nothing is said
-  2    wrong arguments, or a file that cannot be used, standard output among them
+  2    wrong arguments, or a file or page that cannot be used, standard output among them
   130  Ctrl-C ended it"""
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -98,7 +98,7 @@ class Terminal:
         """Read until the command has said this."""
         end = time.monotonic() + BOUND_S
         while text not in self.said:
-            assert self._read(end), f"{text!r} was not said, but: {self.said!r}"
+            assert self._read(end), f"{text!r} was not said, but at last: {self.said[-500:]!r}"
 
     def ended(self) -> int:
         """Read to the end; give the exit code."""
