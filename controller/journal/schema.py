@@ -72,18 +72,34 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if not hasattr(error, "sqlite_errorcode"):
+            # Not SQLite's: Python cannot decode a text.
+            raise _damaged(path, error) from error
+        code = error.sqlite_errorcode & 0xFF
         if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
             message = f"{path} is locked by another program for more than {BUSY_S:g} s: end that, then try again"
             raise JournalError(message) from error
+        wal = path.with_name(path.name + "-wal")
+        if code in {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY} and wal.exists():
+            raise JournalError(
+                f"{path} was not closed, and cannot be read where nothing can be written ({error}): copy it, with its"
+                " -wal file, to a folder that can be written"
+            ) from error
         raise JournalError(f"{path} cannot be used: {error}") from error
     except sqlite3.ProgrammingError as error:
         raise JournalError(f"{path} was closed") from error
     except sqlite3.DatabaseError as error:
         if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_NOTADB:
             raise JournalForeignError(f"{path} is not a journal: it is no SQLite file") from error
-        message = f"{path} is damaged: {error}; move it away, and keep it if you want to save what can be read"
-        raise JournalDamagedError(message) from error
+        raise _damaged(path, error) from error
+    except ValueError as error:
+        # What is read is no UTF-8 or no JSON, though SQLite found nothing wrong.
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> JournalDamagedError:
+    message = f"{path} is damaged: {error}; move it away, and keep it if you want to save what can be read"
+    return JournalDamagedError(message)
 
 
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
@@ -116,12 +132,20 @@ def check_place(path: Path, *, write: bool) -> None:
 
     Raises:
         JournalMissingError: there is not.
+        JournalError: nobody can tell, as when its folder may not be entered.
 
     """
-    if path.is_dir():
-        raise JournalMissingError(f"{path} is a folder: give the path of a journal's file")
     needed = path.parent if write else path
-    if not needed.exists():
+    try:
+        is_folder, exists = path.is_dir(), needed.exists()
+    except OSError as error:
+        raise JournalError(
+            f"{path} cannot be looked at ({error.strerror}): give a path whose folders you may enter, and whose"
+            " names are not too long"
+        ) from error
+    if is_folder:
+        raise JournalMissingError(f"{path} is a folder: give the path of a journal's file")
+    if not exists:
         raise JournalMissingError(f"{needed} does not exist: give the path of a journal's file")
 
 
@@ -133,7 +157,9 @@ def _look(connection: sqlite3.Connection, path: Path, *, write: bool) -> None:
         raise JournalNewerError(
             f"{path} has form {version}, this sliceform knows forms up to {VERSION}: use the sliceform that wrote it"
         )
-    if mark != APPLICATION_ID and (tables or mark or not write):
+    if not write and not mark and not tables:
+        raise JournalForeignError(f"{path} is empty: no fleet has written into it")
+    if mark != APPLICATION_ID and (tables or mark):
         raise JournalForeignError(f"{path} is not a journal: it was made by another program, and is left as it is")
     if not write:
         return

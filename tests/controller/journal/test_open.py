@@ -1,6 +1,8 @@
 """Files that are no journal, or not one for us: refused with what to do, and left as they are."""
 
+import shutil
 import sqlite3
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,66 @@ def test_a_damaged_journal_is_left_alone(path, pen):
         with pytest.raises(JournalDamagedError, match="is damaged"), open_journal(path) as journal:
             journal.check_file()
         assert path.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("text", "damage"),
+    [
+        (b"CREATE TABLE changes", b"CREATE TABLE \xff\xfe\xfd\xfc\xfb\xfa\xf9"),
+        (b'["slice-1"]', b'["slice-1"}'),
+        (b"successfully", b"successfull\xff"),
+    ],
+)
+def test_texts_that_make_no_sense_are_damage(path, pen, text, damage):
+    one = pen(path=path)
+    one.add("slice-1", "pending", 1.0, trigger="create", detail="successfully")
+    one.run(1, 2.0)
+    one.flush()
+    one.close()
+    whole = path.read_bytes()
+    assert text in whole
+    path.write_bytes(whole.replace(text, damage))
+    with pytest.raises(JournalDamagedError, match=r"fleet\.db is damaged"), open_journal(path) as journal:
+        assert (journal.runs(), list(journal)) == "unread"
+
+
+def test_an_empty_file_is_told_as_empty(path, pen):
+    path.touch()
+    with pytest.raises(JournalForeignError, match=r"fleet\.db is empty"):
+        open_journal(path)
+    pen(path=path).close()
+    open_journal(path).close()
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path, pen):
+    for way in ways(tmp_path / ("x" * 300), pen):
+        with pytest.raises(JournalError, match=r"cannot be looked at \(File name too long\): give a path"):
+            way()
+
+
+def test_a_folder_that_may_not_be_entered_is_named(path, pen, monkeypatch):
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    for way in ways(path, pen):
+        with pytest.raises(JournalError, match=r"fleet\.db cannot be looked at \(Permission denied\): give a path"):
+            way()
+
+
+def test_a_killed_journal_where_nothing_can_be_written_is_to_be_copied(path, pen):
+    one = pen(path=path)
+    one.life(1, 0.0)
+    one.flush()
+    folder = path.parent / "read-only"
+    folder.mkdir()
+    for name in (path.name, path.name + "-wal"):
+        shutil.copy(path.with_name(name), folder)
+    # In the way of the file that SQLite makes to read what was not closed.
+    shm = folder / (path.name + "-shm")
+    shm.symlink_to(shm)
+    with pytest.raises(JournalError, match=r"was not closed, .*: copy it, with its -wal file, to a"):
+        open_journal(folder / path.name)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path, pen):
