@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sliceform.states import AttemptRecord, Change, Reason, Story
+from sliceform.states import AttemptRecord, Change, Reason, SliceState, Story
 from sliceform.states.queries import HistoryQueries
 
 
@@ -46,6 +46,7 @@ def timeline_data(source: HistoryQueries, *, title: str, now: float | None = Non
         "base": base,
         **columns(changes, last),
         "attempts": [attempt_row(attempt) for attempt in source.attempts.of()],
+        "states": list(SliceState),
         "reasons": {reason.value: reason.doc for reason in Reason},
     }
 

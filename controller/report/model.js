@@ -1,7 +1,5 @@
 // What happened, as records with their changes; grows when more comes.
 
-const STATES = ["pending", "placed", "ready", "running", "preempted", "draining"];
-
 class Model {
   constructor(data) {
     this.title = data.title;
@@ -12,6 +10,9 @@ class Model {
     // One array per field of a change; `at` in milliseconds since the epoch, `seq` the last number.
     this.changes = { at: [], kind: [], key: [], from: [], to: [], reason: [], detail: [], cause: [] };
     this.seq = 0;
+    // Of all changes; a clock may have been set back in between.
+    this.earliest = Infinity;
+    this.latest = -Infinity;
     this.records = new Map();
     this.slices = [];
     this.runs = new Map();
@@ -25,6 +26,8 @@ class Model {
     let at = 0;
     data.at.forEach((delta, index) => {
       at += delta;
+      this.earliest = Math.min(this.earliest, at);
+      this.latest = Math.max(this.latest, at);
       const change = this.changes.at.length;
       this.changes.at.push(at);
       for (const field of ["kind", "key", "from", "to", "reason", "detail", "cause"]) {
@@ -34,7 +37,8 @@ class Model {
     });
     this.seq = data.seq;
     for (const attempt of data.attempts) this.fileAttempt(attempt);
-    this.now = Math.max(data.now ?? 0, this.changes.at.at(-1) ?? 0, this.now ?? 0);
+    this.now = Math.max(data.now ?? -Infinity, this.latest);
+    if (!Number.isFinite(this.now)) this.now = Date.now();
   }
 
   // Whether news go on where this ends: none is missing, and they are of the same history.
@@ -77,7 +81,7 @@ class Model {
     if (record) return record;
     const cut = key.lastIndexOf("/");
     const slice = cut < 0 ? key : key.slice(0, cut);
-    record = { key, slice, changes: [], bars: [], base: null, hosts: [], replaces: "" };
+    record = { key, slice, changes: [], bars: [], base: "", hosts: [], replaces: "" };
     this.records.set(key, record);
     if (cut < 0) this.slices.push(record);
     else this.record(slice).hosts.push(record);
@@ -94,26 +98,20 @@ class Model {
   }
 
   get first() {
-    const began = [...this.runs.values()].flatMap((run) => [...run.attempts.values()].map((attempt) => attempt.began));
-    return Math.min(this.changes.at[0] ?? Infinity, ...began.slice(0, 1));
+    return Math.min(this.earliest, this.now);
   }
 
   // The bars of a record that can be seen between two times: [from, to, state, change or -1 for what was before].
   *bars(record, from, to) {
-    const { at } = this.changes;
-    const { bars } = record;
-    let low = 0;
-    let high = bars.length;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (at[bars[middle]] <= from) low = middle + 1;
-      else high = middle;
+    let [begin, state, cause] = [this.changes.at[0] ?? this.now, record.base, -1];
+    for (const change of record.bars) {
+      const end = this.changes.at[change];
+      if (state && begin <= to && end >= from) yield [begin, end, state, cause];
+      begin = end;
+      state = this.text("to", change);
+      cause = change;
     }
-    if (low === 0 && record.base !== null) yield [-Infinity, bars.length ? at[bars[0]] : this.now, record.base, -1];
-    for (let index = Math.max(0, low - 1); index < bars.length && at[bars[index]] <= to; index += 1) {
-      const state = this.text("to", bars[index]);
-      if (state) yield [at[bars[index]], index + 1 < bars.length ? at[bars[index + 1]] : this.now, state, bars[index]];
-    }
+    if (state && begin <= to && this.now >= from) yield [begin, this.now, state, cause];
   }
 
   // Whether a slice, with its hosts, had such a change.

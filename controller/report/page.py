@@ -30,7 +30,7 @@ def timeline_page(
     parts = {
         "title": html.escape(title),
         "connect": "'self'" if server else "'none'",
-        "style": _read("timeline.css"),
+        "style": style(),
         "data": script_json(data),
         "script": "\n".join(_read(name) for name in ("paint.js", "model.js", "view.js", "timeline.js")),
     }
@@ -38,6 +38,11 @@ def timeline_page(
     for name, part in parts.items():
         page = page.replace(f"<!--{name}-->", part, 1)
     return page
+
+
+def style() -> str:
+    """Return the style sheet, which has all colours."""
+    return _read("timeline.css")
 
 
 def script_json(data: Any) -> str:

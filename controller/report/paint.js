@@ -48,10 +48,12 @@ class CanvasPainter {
 }
 
 class SvgPainter {
+  // Several pictures may stand in one document, where a name may be given only once.
+  static clips = 0;
+
   constructor(width, height) {
     this.head = `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}" font-family="system-ui, sans-serif">`;
     this.parts = [];
-    this.clips = 0;
   }
 
   static escape(text) {
@@ -89,7 +91,7 @@ class SvgPainter {
   }
 
   clip(x, y, width, height, draw) {
-    const id = `clip-${++this.clips}`;
+    const id = `clip-${++SvgPainter.clips}`;
     this.parts.push(`<clipPath id="${id}"><rect x="${x}" y="${y}" width="${width}" height="${height}"/></clipPath><g clip-path="url(#${id})">`);
     draw();
     this.parts.push("</g>");

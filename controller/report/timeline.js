@@ -6,13 +6,14 @@ const model = new Model(data);
 const canvas = find("canvas");
 const tip = find("tip");
 const view = new View(model);
+const OUTCOMES = ["succeeded", "failed", "preempted", "cancelled", "superseded"];
 let colours = {};
 let waiting = false;
 
 // Colours come from the style sheet, so that dark mode and print are decided in one place.
 const readColours = () => {
   const style = getComputedStyle(document.documentElement);
-  const names = ["paper", "ink", "muted", "grid", "stripe", "chosen", "accent", "good", "bad", ...STATES, ...STATES.map((state) => `on-${state}`)];
+  const names = ["paper", "ink", "muted", "grid", "stripe", "chosen", "accent", ...OUTCOMES, ...data.states, ...data.states.map((state) => `on-${state}`)];
   colours = Object.fromEntries(names.map((name) => [`--${name}`, style.getPropertyValue(`--${name}`).trim()]));
 };
 
@@ -26,10 +27,10 @@ const draw = () => {
   view.keepScroll();
   view.draw(new CanvasPainter(canvas.getContext("2d"), view.width, view.height, ratio), colours);
   const space = view.height - AXIS;
-  const thumb = find("thumb").style;
-  find("bar").hidden = view.total <= space;
-  thumb.height = `${Math.max(24, (space * space) / Math.max(space, view.total))}px`;
-  thumb.top = `${AXIS + (view.scroll / Math.max(1, view.total - space)) * (space - parseFloat(thumb.height))}px`;
+  const bar = find("bar");
+  bar.hidden = view.total <= space;
+  find("rows").style.height = `${view.total}px`;
+  if (Math.abs(bar.scrollTop - view.scroll) >= 1) bar.scrollTop = view.scroll;
 };
 
 const redraw = () => {
@@ -90,21 +91,19 @@ const meant = (row, x) => {
 // Choosing.
 
 const tell = (row) => {
-  find("chosen").textContent = row ? row.key : "Story";
-  find("story").replaceChildren();
-  find("about").textContent = "";
-  if (!row) {
-    find("about").textContent = "Choose a row to read what happened to it.";
-    return;
-  }
   const about = [];
-  if (row.record?.replaces) about.push(`replaces ${row.record.replaces}`);
-  if (model.replacedBy.has(row.key)) about.push(`replaced by ${model.replacedBy.get(row.key)}`);
+  if (row?.record?.replaces) about.push(`replaces ${row.record.replaces}`);
+  if (row && model.replacedBy.has(row.key)) about.push(`replaced by ${model.replacedBy.get(row.key)}`);
   const most = 1000;
-  const story = model.story(row);
+  const story = row ? model.story(row) : [];
   if (story.length > most) about.push(`the last ${most} of ${story.length} changes`);
-  find("about").textContent = about.join(" \u00b7 ");
-  find("story").append(
+  find("chosen").textContent = row ? row.key : "Story";
+  find("about").textContent = row ? about.join(" \u00b7 ") : "Choose a row to read what happened to it.";
+  const told = `${row?.key} ${story.length}`;
+  const list = find("story");
+  if (list.dataset.told === told) return;
+  list.dataset.told = told;
+  list.replaceChildren(
     ...story.slice(-most).map((change) => {
       const item = document.createElement("li");
       const { title, lines } = sentence(change);
@@ -118,16 +117,24 @@ const tell = (row) => {
   );
 };
 
+// Show in the story which change is chosen; return its line.
+const mark = () => {
+  let found = null;
+  for (const item of find("story").children) {
+    const chosen = Number(item.dataset.change) === view.change;
+    item.classList.toggle("chosen", chosen);
+    if (chosen) found = item;
+  }
+  return found;
+};
+
 const choose = (row, change = -1) => {
-  if (row?.key !== view.chosen) tell(row);
   view.chosen = row ? row.key : null;
   view.change = change;
-  for (const item of find("story").children) {
-    const chosen = Number(item.dataset.change) === change;
-    item.classList.toggle("chosen", chosen);
-    // Not scrollIntoView: that would move the whole page, too.
-    if (chosen) find("story").scrollTop = item.offsetTop - find("story").offsetTop - 40;
-  }
+  tell(row);
+  const line = mark();
+  // Not scrollIntoView: that would move the whole page, too.
+  if (line) find("story").scrollTop = line.offsetTop - find("story").offsetTop - 40;
   redraw();
 };
 
@@ -245,10 +252,16 @@ canvas.addEventListener("pointerup", (event) => {
 canvas.addEventListener("pointercancel", () => { held = null; });
 canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
 
+find("bar").addEventListener("scroll", () => {
+  view.scroll = find("bar").scrollTop;
+  redraw();
+});
+
 // Controls.
 
 const refilter = () => {
   view.filter = { text: find("filter").value, reason: find("reason").value, state: find("state").value };
+  if (view.allOpen !== find("hosts").checked) view.open.clear();
   view.allOpen = find("hosts").checked;
   view.arrange();
   summarise();
@@ -285,16 +298,25 @@ const fillReasons = () => {
 };
 
 const legend = () => {
-  for (const state of STATES) {
-    find("state").add(new Option(state, state));
+  const add = (patch, text) => {
     const item = document.createElement("li");
-    const patch = document.createElement("i");
-    patch.textContent = SHORT[state];
-    patch.style.background = `var(--${state})`;
-    patch.style.color = `var(--on-${state})`;
-    item.append(patch, state);
+    item.append(patch, text);
     find("legend").append(item);
+  };
+  const patch = (text = "", style = {}) => {
+    const one = document.createElement("i");
+    one.textContent = text;
+    Object.assign(one.style, style);
+    return one;
+  };
+  for (const state of data.states) {
+    find("state").add(new Option(state, state));
+    add(patch(short(state), { background: `var(--${state})`, color: `var(--on-${state})` }), state);
   }
+  add(patch("\u25bc", { color: "var(--preempted)" }), "a loss and its reason");
+  add(patch("\u25b2"), "a note");
+  add(patch("\u2506"), "to what replaced it");
+  for (const outcome of ["running", ...OUTCOMES]) add(patch("", { border: `2px solid var(--${outcome})` }), outcome === "running" ? "attempt: running" : outcome);
 };
 
 // News.
@@ -306,11 +328,13 @@ const takeNews = (news) => {
   if (followed) view.showAll();
   fillReasons();
   summarise();
-  // Told anew only when there is more to tell: it would scroll back under the reader's eyes.
   const row = chosenRow();
-  if (row && news.at.length) {
+  if (row) {
+    // The reader goes on where he is.
+    const read = find("story").scrollTop;
     tell(row);
-    choose(row, view.change);
+    mark();
+    find("story").scrollTop = read;
   }
   redraw();
 };
@@ -354,16 +378,41 @@ tell(null);
 summarise();
 new ResizeObserver(redraw).observe(find("stage"));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { readColours(); redraw(); });
-// The canvas is painted before the style sheet is that of print: a class says so earlier.
+// On paper all rows are drawn, sheet by sheet, whatever the window shows; too many would be a book.
+const SHEET = { width: 1000, height: 1200, most: 20 };
+
+const sheets = () => {
+  const painted = [];
+  const kept = { width: view.width, height: view.height, scroll: view.scroll };
+  view.width = SHEET.width;
+  let next = 0;
+  while (next < view.rows.length && painted.length < SHEET.most) {
+    view.scroll = view.rows[next].top;
+    const end = view.rows.findIndex((row) => row.top + row.height > view.scroll + SHEET.height);
+    next = end < 0 ? view.rows.length : end;
+    view.height = AXIS + (end < 0 ? view.total : view.rows[end].top) - view.scroll;
+    const painter = new SvgPainter(view.width, view.height);
+    view.draw(painter, colours);
+    painted.push(painter.toString());
+  }
+  Object.assign(view, kept);
+  return [painted, view.rows.length - next];
+};
+
 addEventListener("beforeprint", () => {
   document.documentElement.classList.add("printed");
-  find("stage").style.height = `${Math.min(4000, AXIS + view.total + 12)}px`;
   readColours();
-  draw();
+  const [painted, left] = sheets();
+  find("sheets").innerHTML = painted.join("");
+  const said = [`From ${clock(view.from, { date: true })} to ${clock(view.to, { date: true })}`];
+  if (!view.all) said.push("what is before and after is left out");
+  if (left) said.push(`${left} more rows are left out`);
+  if (Object.values(view.filter).some(Boolean)) said.push("rows that the filters hide are left out");
+  find("printed").textContent = `${said.join("; ")}.`;
 });
 addEventListener("afterprint", () => {
   document.documentElement.classList.remove("printed");
-  find("stage").style.height = "";
+  find("sheets").replaceChildren();
   readColours();
   draw();
 });

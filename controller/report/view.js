@@ -3,10 +3,10 @@
 const GUTTER = 132;
 const AXIS = 26;
 const ROW = { run: 24, slice: 22, host: 14 };
-const SHORT = { pending: "PE", placed: "PL", ready: "RE", running: "RU", preempted: "PR", draining: "DR" };
-const OUTCOMES = { succeeded: "--good", failed: "--bad", preempted: "--preempted", cancelled: "--muted", superseded: "--accent" };
+const DAY = 864e5;
+const short = (state) => state.slice(0, 2).toUpperCase();
 // Milliseconds between two lines of the axis.
-const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 3e4, 6e4, 12e4, 3e5, 6e5, 12e5, 18e5, 36e5, 72e5, 144e5, 216e5, 432e5, 864e5, 1728e5, 6048e5];
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 3e4, 6e4, 12e4, 3e5, 6e5, 12e5, 18e5, 36e5, 72e5, 144e5, 216e5, 432e5, DAY, 2 * DAY, 7 * DAY, 28 * DAY, 364 * DAY];
 
 class View {
   constructor(model) {
@@ -25,7 +25,7 @@ class View {
   // Time.
 
   showAll() {
-    const first = Number.isFinite(this.model.first) ? this.model.first : Date.now() - 1000;
+    const { first } = this.model;
     const last = Math.max(this.model.now, first + 1);
     const margin = (last - first) * 0.02 + 1;
     this.from = first - margin;
@@ -35,7 +35,7 @@ class View {
 
   zoom(factor, around = (this.from + this.to) / 2) {
     const least = 5;
-    const most = (this.model.now - this.model.first || 1000) * 4 + 10000;
+    const most = (this.model.now - this.model.first) * 4 + 10000;
     const width = Math.min(most, Math.max(least, (this.to - this.from) * factor));
     const share = (around - this.from) / (this.to - this.from);
     this.from = around - width * share;
@@ -132,10 +132,10 @@ class View {
 
   // Drawing.
 
-  draw(painter, colours, { everything = false } = {}) {
+  draw(painter, colours) {
     this.drawn = 0;
     painter.rect(0, 0, this.width, this.height, colours["--paper"]);
-    const shown = this.rows.filter((row) => everything || (row.top + row.height > this.scroll && row.top < this.scroll + this.height - AXIS));
+    const shown = this.rows.filter((row) => row.top + row.height > this.scroll && row.top < this.scroll + this.height - AXIS);
     painter.clip(0, AXIS, this.width, this.height - AXIS, () => {
       for (const row of shown) this.stripe(painter, colours, row);
       this.grid(painter, colours, false);
@@ -169,33 +169,46 @@ class View {
   record(painter, colours, row) {
     const y = this.y(row) + (row.kind === "host" ? 2 : 3);
     const height = row.height - (row.kind === "host" ? 4 : 6);
+    const losses = [];
     let filled = -1;
     for (const [from, to, state, change] of this.model.bars(row.record, this.from, this.to)) {
       const left = Math.max(GUTTER - 2, this.x(from));
       const right = Math.min(this.width + 2, this.x(to));
-      const loss = state === "preempted";
-      // What is narrower than a point of the screen is drawn once; a loss always.
-      if (!loss && right - left < 0.5 && Math.floor(left) === filled) continue;
+      if (state === "preempted") {
+        losses.push({ left, right, change, after: right });
+        continue;
+      }
+      if (state === "draining" && losses.length) losses.at(-1).after = right;
+      // What is narrower than a point of the screen is drawn once.
+      if (right - left < 0.5 && Math.floor(left) === filled) continue;
       filled = Math.floor(left);
-      const width = Math.max(loss ? 3 : 1, right - left);
-      painter.rect(left, y, width, height, colours[`--${state}`]);
-      this.drawn += 1;
-      this.letters(painter, colours, state, left, y, width, height, row);
-      if (loss && row.kind === "slice") this.cause(painter, colours, change, left, y);
-      if (change >= 0 && change === this.change) painter.line([[left, y - 1], [left + width, y - 1], [left + width, y + height + 1], [left, y + height + 1], [left, y - 1]], colours["--ink"], 2);
+      this.bar(painter, colours, row, state, change, [left, y, Math.max(1, right - left), height]);
+    }
+    // Losses last: they are wider than they lasted, and the next bar would cover them.
+    for (const { left, right, change, after } of losses) {
+      this.bar(painter, colours, row, "preempted", change, [left, y, Math.max(3, right - left), height]);
+      if (row.kind === "slice") this.cause(painter, colours, change, left, y, after);
     }
     this.notes(painter, colours, row, y + height);
   }
 
-  letters(painter, colours, state, left, y, width, height, row) {
-    if (row.kind !== "slice" || width < 22) return;
-    const ink = colours[`--on-${state}`];
-    painter.text(width > 64 ? state : SHORT[state], left + 5, y + height / 2 + 0.5, ink, { size: 11 });
+  bar(painter, colours, row, state, change, [left, y, width, height]) {
+    painter.rect(left, y, width, height, colours[`--${state}`]);
+    this.drawn += 1;
+    if (row.kind === "slice" && width >= 22) {
+      painter.text(width > 64 ? state : short(state), left + 5, y + height / 2 + 0.5, colours[`--on-${state}`], { size: 11 });
+    }
+    if (change >= 0 && change === this.change) painter.line([[left, y - 1], [left + width, y - 1], [left + width, y + height + 1], [left, y + height + 1], [left, y - 1]], colours["--ink"], 2);
   }
 
-  cause(painter, colours, change, left, y) {
+  // The arrow of a loss, and its reason to the right of what came after it, or over that if there is no room.
+  cause(painter, colours, change, left, y, after) {
     painter.shape([[left - 5, y - 4], [left + 5, y - 4], [left, y + 4]], colours["--preempted"]);
-    if (change >= 0) painter.text(this.model.text("reason", change), left + 8, y + 8, colours["--ink"], { size: 10, bold: true });
+    if (change < 0) return;
+    const text = this.model.text("reason", change);
+    const beside = Math.max(left + 6, after) + 4;
+    const x = Math.min(beside, this.width - 6 * text.length - 4);
+    painter.text(text, x, y + 8, colours[x < beside ? "--on-draining" : "--ink"], { size: 10, bold: true });
   }
 
   notes(painter, colours, row, bottom) {
@@ -213,7 +226,7 @@ class View {
       const left = Math.max(GUTTER - 2, this.x(attempt.began));
       const right = Math.min(this.width + 2, this.x(attempt.ended ?? this.model.now));
       if (right < GUTTER || left > this.width) continue;
-      const colour = colours[OUTCOMES[attempt.outcome] ?? "--running"];
+      const colour = colours[`--${attempt.outcome ?? "running"}`];
       painter.line([[left, y], [right, y], [right, y + height], [left, y + height], [left, y]], colour, 2);
       painter.rect(left, y, 4, height, colour);
       this.drawn += 1;
@@ -242,8 +255,12 @@ class View {
     if (head) painter.rect(0, 0, this.width, AXIS, colours["--paper"]);
     const step = STEPS.find((one) => this.x(this.from + one) - this.x(this.from) >= 92) ?? STEPS.at(-1);
     // Lines stand at full hours and days of local time.
-    const shift = new Date(this.from).getTimezoneOffset() * 60000;
-    for (let time = Math.ceil((this.from - shift) / step) * step + shift; time <= this.to; time += step) {
+    const shift = (time) => new Date(time).getTimezoneOffset() * 60000;
+    const first = shift(this.from);
+    for (let local = Math.ceil((this.from - first) / step) * step; ; local += step) {
+      // A day may be longer or shorter than another; an hour is not.
+      const time = local + (step > 36e5 ? shift(local + first) : first);
+      if (time > this.to) break;
       const x = this.x(time);
       if (x < GUTTER) continue;
       if (!head) painter.line([[x, AXIS], [x, this.height]], colours["--grid"]);
@@ -257,7 +274,7 @@ class View {
 
   static mark(time, step) {
     const text = clock(time, { date: true });
-    if (step >= 864e5) return text.slice(0, 10);
+    if (step >= DAY) return text.slice(0, 10);
     if (step < 1000) return text.slice(11);
     return text.slice(11, step < 60000 ? 19 : 16) === "00:00" ? text.slice(5, 10) : text.slice(11, step < 60000 ? 19 : 16);
   }

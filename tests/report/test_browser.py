@@ -15,7 +15,7 @@ from sliceform.controller import Settings, SliceController
 from sliceform.controller.report import serve, timeline_page
 from sliceform.controller.spec import GpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
-from sliceform.states import History
+from sliceform.states import History, SliceState
 
 from .conftest import EPOCH, Incident, show
 
@@ -250,6 +250,151 @@ def test_an_empty_history_says_so(opened: Opener, tmp_path: Path) -> None:
     assert opened(path).get_by_text("Nothing has happened yet").is_visible()
 
 
+def record(history: History, key: str, at: float, dest: str, source: str | None = None) -> None:
+    """Move a slice, or make it."""
+    trigger = "prepare" if source else "create"
+    fields = {"tick": 1, "at": at, "kind": "slice", "key": key, "reason": "desired", "detail": "", "cause": None}
+    history.append(**fields, trigger=trigger, source=source, dest=dest)
+
+
+def write(history: History, path: Path) -> Path:
+    """Write the page of a history."""
+    path.write_text(timeline_page(history), encoding="utf-8")
+    return path
+
+
+def test_an_empty_history_can_be_zoomed_and_moved(opened: Opener, tmp_path: Path) -> None:
+    page = opened(write(History(), tmp_path / "empty.html"))
+    page.locator("#canvas").focus()
+    for key in ("+", "-", "-", "Home", "End", "ArrowLeft", "0", "-"):
+        page.keyboard.press(key)
+        shown = stats(page)
+        assert shown["from"] < shown["to"], key
+
+
+def test_a_loss_and_its_cause_are_on_top_of_what_came_after(opened: Opener, file: Path, history: History) -> None:
+    page = opened(file)
+    own = [change for change in history.story("slice-2") if change.key == "slice-2"]
+    (loss,) = (change for change in own if change.trigger == "preempt")
+    (gone,) = (change for change in own if change.dest is None)
+    pixel = page.evaluate("() => view.time(1) - view.time(0)") / 1000
+    # Its edges may lie within a point of the screen.
+    assert colour_at(page, "slice-2", loss.at + pixel) == pytest.approx(style(page, "preempted"), abs=60)
+    x, end = page.evaluate(
+        """end => {
+            const picture = new DOMParser().parseFromString(sliceform.svg(), "image/svg+xml");
+            const cause = [...picture.querySelectorAll("text")].find((one) => one.textContent === "node_died");
+            return [Number(cause.getAttribute("x")), view.x(end)];
+        }""",
+        gone.at * 1000,
+    )
+    assert x > end
+
+
+def test_what_was_before_the_oldest_change_that_is_kept_is_not_drawn(opened: Opener, tmp_path: Path) -> None:
+    history = History(limit=2)
+    for number in (1, 2, 3):
+        record(history, f"slice-{number}", EPOCH + 10.0 * (number - 1), "pending")
+    page = opened(write(history, tmp_path / "short.html"))
+    page.get_by_label("Zoom out").click()
+    drawn = stats(page)
+    assert drawn["from"] < (EPOCH + 9.0) * 1000
+    assert colour_at(page, "slice-1", EPOCH + 9.0) != style(page, "pending")
+    assert colour_at(page, "slice-1", EPOCH + 11.0) == style(page, "pending")
+
+
+def test_a_clock_that_was_set_back_hides_nothing(opened: Opener, tmp_path: Path) -> None:
+    history = History()
+    record(history, "slice-1", EPOCH + 50.0, "pending")
+    record(history, "slice-2", EPOCH + 100.0, "pending")
+    record(history, "slice-1", EPOCH + 10.0, "ready", "pending")
+    record(history, "slice-1", EPOCH + 30.0, "running", "ready")
+    page = opened(write(history, tmp_path / "back.html"))
+    shown = stats(page)
+    assert shown["from"] < (EPOCH + 10.0) * 1000
+    assert shown["to"] > (EPOCH + 100.0) * 1000
+    assert colour_at(page, "slice-1", EPOCH + 20.0) == style(page, "ready")
+    assert colour_at(page, "slice-1", EPOCH + 90.0) == style(page, "running")
+
+
+@pytest.mark.parametrize(("days", "lines"), [(9.0, 5), (1000.0, 2), (3500.0, 5)])
+def test_days_begin_at_midnight_also_when_the_clocks_change(
+    opened: Opener, tmp_path: Path, days: float, lines: int
+) -> None:
+    history = History()
+    october_25 = 1_698_184_800.0
+    record(history, "slice-1", october_25, "pending")
+    record(history, "slice-2", october_25 + days * 86_400, "pending")
+    page = opened(write(history, tmp_path / "days.html"), timezone_id="Europe/Berlin")
+    hours = page.evaluate(
+        """() => {
+            const picture = new DOMParser().parseFromString(sliceform.svg(), "image/svg+xml");
+            const marks = [...picture.querySelectorAll("text[text-anchor=middle]")];
+            return marks.map((one) => Math.round(view.time(Number(one.getAttribute("x"))) / 36e5) * 36e5)
+                .map((time) => new Date(time).getHours());
+        }"""
+    )
+    assert lines - 1 <= len(hours) <= 12
+    if days < 100:  # else an hour is less than can be seen
+        assert set(hours) == {0}
+
+
+def test_the_box_for_hosts_goes_for_all_slices(opened: Opener, file: Path) -> None:
+    page = opened(file)
+    page.locator("#canvas").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert sum("/" in key for key in stats(page)["rows"]) == 2
+    page.get_by_label("hosts").check()
+    assert sum("/" in key for key in stats(page)["rows"]) == 6
+    page.get_by_label("hosts").uncheck()
+    assert sum("/" in key for key in stats(page)["rows"]) == 0
+
+
+def test_the_legend_explains_every_mark(opened: Opener, file: Path) -> None:
+    said = opened(file).locator("#legend li").all_inner_texts()
+    for mark in (
+        *SliceState,
+        "a loss and its reason",
+        "a note",
+        "to what replaced it",
+        "attempt: running",
+        "superseded",
+    ):
+        assert any(text.endswith(mark) for text in said), mark
+
+
+def test_all_rows_are_printed_and_what_is_not_is_said(opened: Opener, tmp_path: Path) -> None:
+    history = History()
+    for number in range(1200):
+        record(history, f"slice-{number}", EPOCH + number, "pending")
+    page = opened(write(history, tmp_path / "long.html"), viewport={"width": 500, "height": 400})
+    printed = """() => {
+        dispatchEvent(new Event("beforeprint"));
+        const rows = [...document.querySelectorAll("#sheets text")].map((one) => one.textContent);
+        return rows.filter((text) => text.startsWith("slice-"));
+    }"""
+    rows = page.evaluate(printed)
+    left_out = 1200 - len(rows)
+    assert rows == [f"slice-{number}" for number in range(len(rows))]
+    assert f"{left_out} more rows are left out" in page.locator("#printed").text_content()
+    page.emulate_media(media="print")
+    for sheet in page.locator("#sheets svg").all():
+        box = sheet.bounding_box()
+        assert box is not None
+        assert box["width"] <= 500
+    page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    page.emulate_media(media="screen")
+    assert page.locator("#sheets svg").count() == 0
+    page.get_by_label("Slice or run").fill("slice-119")
+    assert page.evaluate(printed) == ["slice-119", *(f"slice-{number}" for number in range(1190, 1200))]
+    assert "filters hide are left out" in (page.locator("#printed").text_content() or "")
+    page.get_by_label("Slice or run").fill("")
+    page.evaluate("() => { find('bar').scrollTop = 700; }")
+    page.wait_for_function("() => view.scroll === 700")
+
+
 def test_a_fleet_of_a_thousand_slices_can_be_walked_through(opened: Opener, tmp_path: Path) -> None:
     """Every row can be reached, the one that is wanted is found, and only what is seen is drawn."""
     clock = FakeClock()
@@ -285,6 +430,27 @@ def test_a_live_page_follows_the_fleet(opened: Opener, running: Incident) -> Non
         )
         page.wait_for_function("number => sliceform.stats().changes === number", arg=running.history.last_seq)
         assert page.get_by_label("Reason").locator("option", has_text="node_died").count() == 1
+        page.close()
+
+
+def test_news_of_others_leave_the_story_that_is_read(opened: Opener, running: Incident) -> None:
+    with running.fleet.serve() as server:
+        page = opened(server.url, viewport={"width": 1200, "height": 300})
+        page.locator("#canvas").focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press(".")
+        last = page.locator("#story li").last.element_handle()
+        scrolled = page.evaluate("() => { find('story').scrollTop = 60; return find('story').scrollTop; }")
+        running.sim.kill_host("rack-b", 0)
+        running.let(2.0)
+        page.wait_for_function("number => sliceform.stats().changes === number", arg=running.history.last_seq)
+        assert last.evaluate("line => line.isConnected")
+        running.sim.kill_host("rack-a", 0)
+        running.let(2.0)
+        page.wait_for_function("number => sliceform.stats().changes === number", arg=running.history.last_seq)
+        assert not last.evaluate("line => line.isConnected")
+        assert page.evaluate("() => find('story').scrollTop") == scrolled > 0
+        assert page.locator("#story li.chosen").count() == 1
         page.close()
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sliceform.controller.report import timeline_page
-from sliceform.controller.report.page import script_json
-from sliceform.states import History
+from sliceform.controller.report.page import script_json, style
+from sliceform.states import History, SliceState
 
 #: Texts that would end the script, begin a comment or be a tag if they were let through.
 NASTY = [
@@ -89,3 +89,11 @@ def test_the_page_asks_no_network(history: History) -> None:
 
 def test_nothing_of_the_template_is_left_open(history: History) -> None:
     assert "<!--" not in timeline_page(history)
+
+
+def test_every_state_and_outcome_has_a_colour_in_light_and_in_dark() -> None:
+    light, dark = (dict(re.findall(r"--([a-z-]+): (#[0-9a-f]{6});", part)) for part in style().split("@media")[:2])
+    outcomes = {"succeeded", "failed", "preempted", "cancelled", "superseded"}
+    assert outcomes | set(SliceState) <= set(light) & set(dark)
+    assert {f"on-{state}" for state in SliceState} <= set(light)
+    assert set(dark) <= set(light)
