@@ -61,8 +61,8 @@ class Tally:
         fields = {name: getattr(self, name) for name in self.__slots__}
         return Tally(**fields | {"states": dict(self.states)})
 
-    def add(self, changes: Iterable[Change]) -> None:
-        """Take in changes that follow."""
+    def add(self, connection: sqlite3.Connection, changes: Iterable[Change]) -> None:
+        """Take in changes that follow, and keep a picture of all states whenever enough has happened."""
         for change in changes:
             self.last_seq = change.seq
             self.latest_at = max(self.latest_at, change.at)
@@ -77,13 +77,13 @@ class Tally:
                     self.states.pop(change.key, None)
                 else:
                     self.states[change.key] = change.dest
+            if self.unpictured >= max(_PICTURE_EVERY, len(self.states)):
+                self._picture(connection)
 
-    def picture(self, connection: sqlite3.Connection) -> None:
-        """Keep a picture of all states, if enough has happened since the last one."""
-        if self.unpictured >= max(_PICTURE_EVERY, len(self.states)):
-            row = (self.last_seq, self.latest_at, self.earliest_at, json.dumps(self.states))
-            connection.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", row)
-            self.unpictured, self.earliest_at = 0, float("inf")
+    def _picture(self, connection: sqlite3.Connection) -> None:
+        row = (self.last_seq, self.latest_at, self.earliest_at, json.dumps(self.states))
+        connection.execute("INSERT OR REPLACE INTO pictures VALUES (?, ?, ?, ?)", row)
+        self.unpictured, self.earliest_at = 0, float("inf")
 
     def save(self, connection: sqlite3.Connection) -> None:
         """Write the counts down."""

@@ -223,8 +223,7 @@ class JournalWriter:
             ],
         )
         tally.size += sum(part.size for part in stories.values())
-        tally.add(changes)
-        tally.picture(connection)
+        tally.add(connection, changes)
 
     def _put_wish(self, connection: sqlite3.Connection, tally: Tally) -> None:
         wish = self._wish()

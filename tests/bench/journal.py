@@ -39,8 +39,10 @@ COST_BOUND = 1.2
 #: A change is in the file so long after its tick, ms.
 DELAY_BOUND = 100.0
 STORY_BOUND, AT_BOUND = 10.0, 50.0
-#: Changes of a batch when a file is filled.
-_BATCH = 2000
+#: A file is filled with so many slices alive at a time, in batches of so many changes.
+ALIVE, BATCH = 40, 2000
+#: The same with 10,000 states of slices and hosts.
+MANY_ALIVE, LARGE_BATCH = 3334, 100_000
 
 
 def busy(path: Path | None) -> tuple[float, int]:
@@ -99,16 +101,16 @@ def delay(folder: Path) -> float:
 
 
 @contextlib.contextmanager
-def filled(path: Path) -> Iterator[tuple[Journal, int]]:
-    """Fill a journal with lives of slices of two hosts, 40 of them at a time; give it, and the number of slices."""
+def filled(path: Path, alive: int, batch: int) -> Iterator[tuple[Journal, int]]:
+    """Fill a journal with lives of slices of two hosts, so many at a time; give it, and the number of slices."""
     history = History(2 * CHANGES)
-    writer = JournalWriter(path, history, limit=10 * CHANGES, wish=lambda: Wish(0.0, (40,), 0))
+    writer = JournalWriter(path, history, limit=10 * CHANGES, wish=lambda: Wish(0.0, (alive,), 0))
     writer.open("bench", "0", "shape", 0.0)
     number, written = 0, 0
     while history.last_seq < CHANGES:
         number += 1
-        live(history, number)
-        if history.last_seq - written >= _BATCH:
+        live(history, number, alive)
+        if history.last_seq - written >= batch:
             writer.write(Batch(Story(history.since(written)), (), 0))
             written = history.last_seq
     writer.write(Batch(Story(history.since(written)), (), 0))
@@ -117,10 +119,10 @@ def filled(path: Path) -> Iterator[tuple[Journal, int]]:
     writer.close(0.0)
 
 
-def live(history: History, number: int) -> None:
-    """Let one slice come, and the one that came 40 before it go."""
+def live(history: History, number: int, alive: int) -> None:
+    """Let one slice come, and the one that came so many before it go."""
     at = float(number)
-    for name, steps in ((number, _COMING), (number - 40, _GOING)):
+    for name, steps in ((number, _COMING), (number - alive, _GOING)):
         if name < 1:
             continue
         for trigger, source, dest in steps:
@@ -159,10 +161,12 @@ def main() -> int:
         folder = Path(name)
         plain, kept, changes = cost(folder)
         worst = delay(folder)
-        with filled(folder / "filled.db") as (journal, slices):
+        with filled(folder / "filled.db", ALIVE, BATCH) as (journal, slices):
             story = slowest(lambda number: journal.story(f"slice-{number}"), slices)
             at = slowest(lambda number: journal.at(float(number)), slices)
             size = (folder / "filled.db").stat().st_size / len(journal)
+        with filled(folder / "many.db", MANY_ALIVE, LARGE_BATCH) as (journal, slices):
+            at_many = slowest(lambda number: journal.at(float(number)), slices)
     rows = [
         (f"a change on the loop's thread, of {changes}, without a journal", plain, "us", None),
         ("the same with a journal", kept, "us", None),
@@ -170,6 +174,7 @@ def main() -> int:
         ("in the file after its tick, worst of 20", worst, "ms", DELAY_BOUND),
         (f"story of a slice among {CHANGES:,} changes, worst of 20", story, "ms", STORY_BOUND),
         (f"states at a time among {CHANGES:,} changes, worst of 20", at, "ms", AT_BOUND),
+        ("the same with 10,000 records alive, written in one batch", at_many, "ms", AT_BOUND),
         ("bytes of the file for a change", size, "B", None),
     ]
     return int(not show(rows) and check)

@@ -97,6 +97,19 @@ def test_what_took_the_place_of_a_journal_is_left_alone(pen, path):
     assert [name.read_text() for name in names] == ["somebody else's"] * 3
 
 
+def test_one_large_batch_has_as_many_pictures_as_small_ones(pen, path):
+    one = pen()
+    for number in range(1, 2001):
+        one.life(number, float(number), gone=number > 100)
+    one.flush()
+    with open_journal(path) as journal:
+        with journal.reading() as connection:
+            seqs = [row[0] for row in connection.execute("SELECT seq FROM pictures ORDER BY seq")]
+        assert seqs == list(range(1000, len(journal) + 1, 1000))
+        for time in range(0, 2100, 50):
+            assert journal.at(float(time)) == one.history.at(float(time))
+
+
 def test_somebody_elses_lock_is_waited_for_and_then_told(pen, path, monkeypatch):
     one = pen()
     one.writer._connection.execute("PRAGMA busy_timeout = 50")
