@@ -43,7 +43,13 @@ def stop_when_told(path: str) -> str:
 
 @pytest.mark.usefixtures("no_leaks")
 @pytest.mark.parametrize(
-    ("via", "deadline_s", "source"), [("preempted", None, "gce-preempted"), ("drain", 30.0, "ray-drain")]
+    ("via", "deadline_s", "source"),
+    [
+        ("preempted", None, "gce-preempted"),
+        # Without a deadline of its own: the work is told when it will be stopped.
+        ("maintenance", None, "gce-maintenance"),
+        ("drain", 30.0, "ray-drain"),
+    ],
 )
 def test_a_notice_to_one_host_is_one_to_all_hosts_of_the_run(
     cluster: VirtualCluster, tmp_path: Path, via: Via, deadline_s: float | None, source: str
@@ -63,7 +69,7 @@ def test_a_notice_to_one_host_is_one_to_all_hosts_of_the_run(
         until(lambda: fleet.status().ready == 1, fleet.status)
         assert {row.id: str(row.state) for row in fleet.status().slices}[noticed.id] == "preempted"
         if via != "drain":
-            cluster.withdraw(host)
+            cluster.withdraw(host, via=via)
             until(lambda: "notice_withdrawn" in reasons(fleet, noticed.id), fleet.status)
         (tmp_path / "host-go").touch()
         values = run.result(timeout_s=60).values
@@ -76,7 +82,8 @@ def test_a_notice_to_one_host_is_one_to_all_hosts_of_the_run(
         story = [change for change in fleet.history.story(noticed.id) if change.kind == "slice"]
         preempt = next(change for change in story if change.trigger == "preempt")
         assert preempt.reason == "preemption_notice"
-        assert f"host 1: notice from {source}, deadline at {told:.0f}" in preempt.detail
+        deadline = "no deadline" if via == "maintenance" else f"deadline at {told:.0f}"
+        assert f"host 1: notice from {source}, {deadline}" in preempt.detail
         assert next(change for change in story if change.trigger == "drain").reason == "work_gone"
         replacement = next(change for change in fleet.history.story("slice-3") if change.trigger == "create")
         assert replacement.at - preempt.at < 1.0
