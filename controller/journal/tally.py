@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sliceform.controller.journal.schema import CHANGE
+from sliceform.states import Reason
 from sliceform.states.changes import Change, follow
 
 #: At least so many changes lie between two pictures of all states; more in a fleet that has more records.
@@ -36,6 +37,8 @@ class Tally:
 
     #: State of every slice and host after the last change.
     states: dict[str, str] = field(default_factory=dict)
+    #: Runs that are not over.
+    runs: set[str] = field(default_factory=set)
     last_seq: int = 0
     #: The latest time of any change; seconds since the epoch, as all times here.
     latest_at: float = 0.0
@@ -59,7 +62,7 @@ class Tally:
     def copy(self) -> Tally:
         """Return one that can be given up when a batch fails."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        return Tally(**fields | {"states": dict(self.states)})
+        return Tally(**fields | {"states": dict(self.states), "runs": set(self.runs)})
 
     def add(self, connection: sqlite3.Connection, changes: Iterable[Change]) -> None:
         """Take in changes that follow, and keep a picture of all states whenever enough has happened."""
@@ -70,6 +73,10 @@ class Tally:
             self.unpictured += 1
             if change.kind == "run":
                 self.next_run = max(self.next_run, _number(change.key) + 1)
+                if change.reason == Reason.RUN_FINISHED:
+                    self.runs.discard(change.key)
+                else:
+                    self.runs.add(change.key)
             elif change.trigger == "create" and change.kind == "slice":
                 self.next_slice = max(self.next_slice, _number(change.key) + 1)
             if change.seq > self.base_seq and change.trigger is not None and change.kind != "run":
@@ -97,6 +104,8 @@ class Tally:
         tally = cls(latest_at=facts.get("latest_at") or 0.0, base_at=facts.get("base_at"))
         for name in _COUNTS:
             setattr(tally, name, int(facts.get(name) or getattr(tally, name)))
+        going_on = connection.execute("SELECT owner FROM stories WHERE kind = 'run' AND over_seq IS NULL")
+        tally.runs = {row[0] for row in going_on}
         (tally.size,) = connection.execute("SELECT coalesce(sum(size), 0) FROM stories").fetchone()
         row = connection.execute("SELECT seq, states FROM pictures ORDER BY seq DESC LIMIT 1").fetchone() or (0, "{}")
         later = _changes(connection, row[0])

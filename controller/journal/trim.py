@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
 
 from sliceform.controller.journal.tally import Tally
 
@@ -12,8 +13,9 @@ def trim(connection: sqlite3.Connection, tally: Tally, limit: int, at_most: int)
     """Drop stories of slices and runs that are over until `limit` is kept, about `at_most` changes in one go.
 
     What lives is never dropped, so that replay needs no other beginning: a story that is gone as a whole leaves no
-    trace in the states after it.
+    trace in the states after it. Nor are slices that took part in a run that is not over: its pauses are told by them.
     """
+    needed = _members(connection, tally.runs)
     rows = connection.execute(
         "SELECT owner, kind, latest_at, over_seq, size FROM stories WHERE over_seq IS NOT NULL ORDER BY over_seq"
     )
@@ -22,9 +24,10 @@ def trim(connection: sqlite3.Connection, tally: Tally, limit: int, at_most: int)
     for row in rows:
         if kept <= limit or gone >= at_most:
             break
-        chosen.append(row)
-        kept -= row[4]
-        gone += row[4]
+        if row[0] not in needed:
+            chosen.append(row)
+            kept -= row[4]
+            gone += row[4]
     rows.close()
     if not chosen:
         return
@@ -37,6 +40,14 @@ def trim(connection: sqlite3.Connection, tally: Tally, limit: int, at_most: int)
             tally.base_at = max(tally.base_at or latest_at, latest_at)
     tally.size = kept
     _clean(connection, tally.base_seq, chosen[-1][3], frozenset(row[0] for row in chosen))
+
+
+def _members(connection: sqlite3.Connection, runs: Iterable[str]) -> frozenset[str]:
+    """Return the slices that took part in these runs."""
+    rows = connection.execute(
+        "SELECT slices FROM attempts WHERE run IN (SELECT value FROM json_each(?))", (json.dumps(list(runs)),)
+    )
+    return frozenset(name for row in rows for name in json.loads(row[0]))
 
 
 def _clean(connection: sqlite3.Connection, base_seq: int, cut: int, owners: frozenset[str]) -> None:

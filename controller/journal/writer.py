@@ -152,9 +152,7 @@ class JournalWriter:
         self, connection: sqlite3.Connection, label: str, incarnation: str, shape: str, at: float
     ) -> Resumed:
         tally = Tally.load(connection)
-        runs = [
-            row[0] for row in connection.execute("SELECT owner FROM stories WHERE kind = 'run' AND over_seq IS NULL")
-        ]
+        runs = sorted(tally.runs)
         left = read_attempts(connection, "ended_at IS NULL")
         if tally.states or runs or left:
             detail = _last_driver(connection, tally.latest_at)

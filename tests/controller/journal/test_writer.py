@@ -6,7 +6,7 @@ import pytest
 
 from sliceform.controller.errors import JournalError, JournalInUseError, JournalMissingError
 from sliceform.controller.journal import open_journal
-from sliceform.states import ForgottenError, replay
+from sliceform.states import AttemptRecord, ForgottenError, HostEnd, replay
 
 
 def test_what_is_recorded_is_in_the_file(pen, path):
@@ -164,6 +164,34 @@ def test_a_time_before_what_was_dropped_is_refused_and_later_ones_are_right(pen,
             journal.at(base_at - 1)
         for time in (base_at, base_at + 1.5, base_at + 1000, 29_000.0, 29_991.0, 1e9):
             assert journal.at(time) == one.history.at(time)
+
+
+def test_slices_of_a_run_are_kept_until_it_is_over(pen, path):
+    one = pen(limit=20)
+    one.add("run-1", None, 0.0, trigger=None, reason="run_submitted")
+    one.life(1, 0.0)
+    one.history.attempts.record(AttemptRecord("run-1", 1, ("slice-1",), (HostEnd("slice-1/0", "node"),), 1.0))
+    one.flush()
+    one.history.attempts.record(
+        AttemptRecord("run-1", 1, ("slice-1",), (HostEnd("slice-1/0", "node", "lost"),), 1.0, 4.0, "preempted")
+    )
+    for number in range(2, 40):
+        one.life(number, 10.0 * number)
+        one.flush()
+    with open_journal(path) as journal:
+        assert "slice-2" not in journal.names()
+        assert journal.runs() == one.history.runs()
+        assert journal.runs()[0].pauses[0].loss.key == "slice-1"
+        assert journal.violations() == ()
+        assert journal.at(1e9) == {}
+    one.add("run-1", "cancelled", 500.0, trigger=None, reason="run_finished")
+    for number in range(40, 50):
+        one.life(number, 10.0 * number)
+        one.flush()
+    with open_journal(path) as journal:
+        assert not {"slice-1", "run-1"} & set(journal.names())
+        assert journal.attempts.of() == ()
+        assert journal.at(495.0) == one.history.at(495.0)
 
 
 def test_stories_of_what_lives_are_never_dropped(pen, path):
