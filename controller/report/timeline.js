@@ -9,6 +9,8 @@ const view = new View(model);
 const OUTCOMES = ["succeeded", "failed", "preempted", "cancelled", "superseded"];
 let colours = {};
 let waiting = false;
+// Where the page itself put the scroll bar last.
+let placed = 0;
 
 // Colours come from the style sheet, so that dark mode and print are decided in one place.
 const readColours = () => {
@@ -31,6 +33,7 @@ const draw = () => {
   bar.hidden = view.total <= space;
   find("rows").style.height = `${view.total}px`;
   if (Math.abs(bar.scrollTop - view.scroll) >= 1) bar.scrollTop = view.scroll;
+  placed = bar.scrollTop;
 };
 
 const redraw = () => {
@@ -253,6 +256,8 @@ canvas.addEventListener("pointercancel", () => { held = null; });
 canvas.addEventListener("pointerleave", () => { tip.hidden = true; });
 
 find("bar").addEventListener("scroll", () => {
+  // Told later of what the page did itself: it may have gone on since.
+  if (find("bar").scrollTop === placed) return;
   view.scroll = find("bar").scrollTop;
   redraw();
 });

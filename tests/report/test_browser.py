@@ -390,9 +390,22 @@ def test_all_rows_are_printed_and_what_is_not_is_said(opened: Opener, tmp_path: 
     page.get_by_label("Slice or run").fill("slice-119")
     assert page.evaluate(printed) == ["slice-119", *(f"slice-{number}" for number in range(1190, 1200))]
     assert "filters hide are left out" in (page.locator("#printed").text_content() or "")
-    page.get_by_label("Slice or run").fill("")
+
+
+def test_rows_are_scrolled_by_the_bar_and_the_wheel(opened: Opener, tmp_path: Path) -> None:
+    history = History()
+    for number in range(200):
+        record(history, f"slice-{number}", EPOCH + number, "pending")
+    page = opened(write(history, tmp_path / "long.html"))
+    assert len(stats(page)["rows"]) == 200
     page.evaluate("() => { find('bar').scrollTop = 700; }")
     page.wait_for_function("() => view.scroll === 700")
+    # The browser tells of the first move of the bar when the page has gone on.
+    page.evaluate("() => { view.scroll = 800; draw(); view.scroll = 900; }")
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.evaluate("() => view.scroll") == 900
+    page.evaluate("() => draw()")
+    assert page.evaluate("() => find('bar').scrollTop") == 900
 
 
 def test_a_fleet_of_a_thousand_slices_can_be_walked_through(opened: Opener, tmp_path: Path) -> None:
