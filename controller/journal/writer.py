@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -27,7 +27,9 @@ from sliceform.states import AttemptRecord, Change, History, Reason
 
 log = structlog.get_logger(__name__)
 
-#: At least so many changes may be dropped with one batch; more with a larger one.
+#: So many changes of a batch are written at once: readers see the first ones while the last are being written.
+_PART = 2000
+#: At least so many changes may be dropped with one part; more with a larger one.
 _TRIM = 2000
 #: How many drivers, and how many wishes, are remembered.
 _DRIVERS = 1000
@@ -99,7 +101,7 @@ class JournalWriter:
         return resumed
 
     def write(self, batch: Batch) -> None:
-        """Write what a follower hands over, all or nothing.
+        """Write what a follower hands over, a large batch in parts; each of them all or nothing.
 
         Raises:
             JournalMissingError: the file was deleted, or moved away.
@@ -111,21 +113,16 @@ class JournalWriter:
             if self._connection is None:
                 raise JournalError(f"{self.path} is closed")
             self._check_place()
-            tally = self._tally.copy()
-            with told(self.path), transaction(self._connection, "IMMEDIATE"):
-                self._check_writer(self._connection)
-                if batch.missed:
-                    self._skip(self._connection, tally, batch.missed)
-                changes = [change for change in batch.changes if change.seq > tally.last_seq]
-                self._put(self._connection, tally, changes, batch.attempts)
-                self._put_wish(self._connection, tally)
-                if tally.size > self._limit:
-                    trim(self._connection, tally, self._limit, max(_TRIM, 2 * len(changes)))
-                tally.save(self._connection)
-            self._tally = tally
-        if tally.size > self._limit and not self._over_limit:
-            log.warning("journal_over_limit", journal=str(self.path), limit=self._limit, size=tally.size)
-        self._over_limit = tally.size > self._limit
+            # What is left of a batch that failed before.
+            changes = [change for change in batch.changes if change.seq > self._tally.last_seq]
+            # Attempts first: a run whose end is told has all of them.
+            self._write(self._connection, changes[:_PART], batch.attempts)
+            for begin in range(_PART, len(changes), _PART):
+                self._write(self._connection, changes[begin : begin + _PART], ())
+            size = self._tally.size
+        if size > self._limit and not self._over_limit:
+            log.warning("journal_over_limit", journal=str(self.path), limit=self._limit, size=size)
+        self._over_limit = size > self._limit
 
     def close(self, at: float) -> None:
         """Note that the driver closed, and let go of the file; what cannot be written any more is logged."""
@@ -170,6 +167,22 @@ class JournalWriter:
         self._tally = tally
         return Resumed(tally.last_seq, tally.latest_at, tally.next_slice, tally.next_run, read_attempts(connection))
 
+    def _write(
+        self, connection: sqlite3.Connection, changes: Sequence[Change], attempts: Sequence[AttemptRecord]
+    ) -> None:
+        tally = self._tally.copy()
+        with told(self.path), transaction(connection, "IMMEDIATE"):
+            self._check_writer(connection)
+            missed = changes[0].seq - tally.last_seq - 1 if changes else 0
+            if missed:
+                self._skip(connection, tally, missed)
+            self._put(connection, tally, changes, attempts)
+            self._put_wish(connection, tally)
+            if tally.size > self._limit:
+                trim(connection, tally, self._limit, max(_TRIM, 2 * len(changes)))
+            tally.save(connection)
+        self._tally = tally
+
     def _check_place(self) -> None:
         """See that the file is still where it was: what is written into one that was deleted, nobody can read."""
         try:
@@ -199,15 +212,16 @@ class JournalWriter:
         changes: Sequence[Change],
         attempts: Sequence[AttemptRecord],
     ) -> None:
-        connection.executemany(
-            "INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [(*change, change.slice_id or change.key) for change in changes],
-        )
+        rows: list[tuple[Any, ...]] = []
         stories: dict[str, _Part] = {}
         for change in changes:
             owner = change.slice_id or change.key
-            part = stories.setdefault(owner, _Part("run" if change.kind == "run" else "slice"))
+            rows.append((*change, owner))
+            part = stories.get(owner)
+            if part is None:
+                part = stories[owner] = _Part("run" if change.kind == "run" else "slice")
             part.take(change)
+        connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         for attempt in attempts:
             if put_attempt(connection, attempt):
                 stories.setdefault(attempt.run, _Part("run")).size += len(attempt.hosts)

@@ -34,6 +34,8 @@ SHAPE = GpuSlice(10, 4)
 SLICES = 50
 LOSSES = 60
 ROUNDS = 7
+#: Fleets that are created in one tick, so many times each: one for which the bound on the delay holds, and a large one.
+COLD, LARGE, COLD_STARTS = 450, 1000, 5
 #: What a change may cost on the loop's thread with a journal, times what it costs without.
 COST_BOUND = 1.2
 #: A change is in the file so long after its tick, ms.
@@ -100,6 +102,25 @@ def delay(folder: Path) -> float:
     return worst * 1e3
 
 
+def delay_of_all(folder: Path, slices: int) -> tuple[float, int]:
+    """Return how long after the tick that created a fleet all of it was in the file at worst, ms, and its changes."""
+    worst, changes = 0.0, 0
+    for number in range(COLD_STARTS):
+        path = folder / f"cold-{slices}-{number}.db"
+        clock = FakeClock()
+        sim = SimBackend(SHAPE, slices, clock=clock)
+        fleet = SliceController(SHAPE, slices, backend=sim, clock=clock, journal=path)
+        fleet.step()
+        begin = time.perf_counter()
+        changes = fleet.history.last_seq
+        with open_journal(path) as journal:
+            while journal.last_seq < changes:
+                time.sleep(0.001)
+        worst = max(worst, time.perf_counter() - begin)
+        fleet.close()
+    return worst * 1e3, changes
+
+
 @contextlib.contextmanager
 def filled(path: Path, alive: int, batch: int) -> Iterator[tuple[Journal, int]]:
     """Fill a journal with lives of slices of two hosts, so many at a time; give it, and the number of slices."""
@@ -161,6 +182,8 @@ def main() -> int:
         folder = Path(name)
         plain, kept, changes = cost(folder)
         worst = delay(folder)
+        cold, cold_size = delay_of_all(folder, COLD)
+        large, large_size = delay_of_all(folder, LARGE)
         with filled(folder / "filled.db", ALIVE, BATCH) as (journal, slices):
             story = slowest(lambda number: journal.story(f"slice-{number}"), slices)
             at = slowest(lambda number: journal.at(float(number)), slices)
@@ -172,6 +195,8 @@ def main() -> int:
         ("the same with a journal", kept, "us", None),
         ("with a journal / without", kept / plain, "x", COST_BOUND),
         ("in the file after its tick, worst of 20", worst, "ms", DELAY_BOUND),
+        (f"the last of a tick of {cold_size:,} changes, worst of {COLD_STARTS}", cold, "ms", DELAY_BOUND),
+        (f"the last of a tick of {large_size:,} changes, worst of {COLD_STARTS}", large, "ms", None),
         (f"story of a slice among {CHANGES:,} changes, worst of 20", story, "ms", STORY_BOUND),
         (f"states at a time among {CHANGES:,} changes, worst of 20", at, "ms", AT_BOUND),
         ("the same with 10,000 records alive, written in one batch", at_many, "ms", AT_BOUND),

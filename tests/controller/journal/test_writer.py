@@ -55,6 +55,33 @@ def test_a_batch_that_fails_leaves_nothing_and_is_written_whole_later(pen, path)
         assert journal.at(25.0) == one.history.at(25.0)
 
 
+@pytest.mark.parametrize("memory", [10_000, 8000])
+def test_a_large_batch_is_written_in_parts_and_goes_on_where_it_failed(pen, path, memory):
+    one = pen(memory=memory)
+    one.life(1, 0.0)
+    one.flush()
+    connection = one.writer._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    # As when the disk is full: enough for the first part, not for all.
+    connection.execute(f"PRAGMA max_page_count = {pages + 120}")
+    for number in range(2, 2400):
+        one.life(number, 10.0 * number)
+    batch = one.batch()
+    assert (batch.missed > 0) == (memory == 8000)
+    with pytest.raises(JournalError, match="full"):
+        one.writer.write(batch)
+    with open_journal(path) as journal:
+        written = journal.last_seq - batch.changes[0].seq + 1
+        assert 0 < written < len(batch.changes)
+        assert written % 2000 == 0
+    connection.execute("PRAGMA max_page_count = 1000000")
+    one.writer.write(batch)
+    with open_journal(path) as journal:
+        assert list(journal)[-len(batch.changes) :] == list(batch.changes)
+        assert (journal.dropped, len(journal)) == (batch.missed, one.history.last_seq - batch.missed)
+        assert journal.violations() == ()
+
+
 def test_a_batch_that_comes_twice_is_kept_once(pen, path):
     one = pen()
     one.life(1, 0.0)
