@@ -35,10 +35,15 @@ def utc(time: float) -> str:
 
 
 def explain_slice(history: HistoryQueries, slice_id: str, now: float, when: When = utc) -> Why:
-    """Explain a slice that the history knows; `now` is the time that it is looked at, epoch seconds."""
+    """Explain a slice; `now` is the time that it is looked at, epoch seconds.
+
+    Its state is `unknown` if the history has forgotten how it came to it.
+    """
     story = history.story(slice_id)
     own = [change for change in story if change.key == slice_id]
     moves = [change for change in own if not change.is_note]
+    if not moves:
+        return Why(slice_id, "unknown", f"what {slice_id} went through was forgotten", tuple(_troubles(own)))
     last = moves[-1]
     state = last.dest or "gone"
     since = f"since {_span(now - last.at)}" if last.dest else f"since {when(last.at)}"

@@ -44,12 +44,10 @@ def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus
 
 
 def _why_slice(history: History, backend: Backend, row: SliceStatus, status: FleetStatus, now: float) -> Why:
-    story = history.story(row.id)
-    told = explain_slice(history, row.id, now).findings if story else ()
-    past = [finding for finding in told if finding.code != "waiting"]
-    found: list[Finding] = []
     if row.state in _WAITING:
-        found += backend.explain(row.id, row.place, frozenset(status.avoided))
-    # What the cluster says goes before what happened, unless that happened just now.
-    failing = bool(story) and story[-1].reason == Reason.EFFECT_FAILED
-    return Why(row.id, row.state, summarise(row, now), tuple([*past, *found] if failing else [*found, *past]))
+        last = history.story(row.id)[-1:]
+        failing = [Finding(note.reason, note.detail) for note in last if note.reason == Reason.EFFECT_FAILED]
+        found = (*failing, *backend.explain(row.id, row.place, frozenset(status.avoided)))
+    else:
+        found = explain_slice(history, row.id, now).findings
+    return Why(row.id, row.state, summarise(row, now), found)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from sliceform.controller.errors import InsufficientSlicesError
 from sliceform.controller.explanations import explain_fleet, explain_run, explain_slice
 from sliceform.states import Reason
 
@@ -81,6 +82,19 @@ def test_an_unknown_key_is_refused_with_the_known_ones(world):
     world.go(1.0)
     with pytest.raises(KeyError, match="no slice 'slice-9' in this fleet; known: slice-1, slice-2, run-1"):
         world.fleet.why("slice-9")
+
+
+def test_a_slice_whose_past_was_forgotten_is_explained_as_far_as_it_is_known(sim_fleet):
+    """Also where that is asked for a person: a wait that is over in vain tells why."""
+    world = sim_fleet(2, 1, settings={"history_limit": 3}, remove_s=4.0).ready(1)
+    world.fleet.drain("slice-1", deadline_s=0.0)
+    world.until(lambda: world.row("slice-1").state == "draining")
+    for key in ("slice-1", "slice-2"):
+        assert key in str(world.fleet.why())
+    history = world.fleet.history
+    assert explain_slice(history, "slice-9", 0.0).state == "unknown"
+    with pytest.raises(InsufficientSlicesError, match="slice-2 is pending"):
+        world.fleet.wait_ready(2, timeout_s=1.0)
 
 
 def test_the_driver_hears_of_slices_that_go_or_are_gone_and_of_runs_too(sim_fleet):
