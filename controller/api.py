@@ -276,8 +276,8 @@ class SliceController:
         if slice_id is None:
             return why_fleet(self.history, backend, status, now)
         run = self._runs.get(slice_id)
-        outlook = "" if run is None else run.status().detail
-        return why_one(self.history, backend, slice_id, status=status, now=now, outlook=outlook)
+        known = status.runs if run is None else (*status.runs, run.status())
+        return why_one(self.history, backend, slice_id, status=status._replace(runs=known), now=now)
 
     def plan(self) -> tuple[Step, ...]:
         """Return what the next tick would do as things stand, without doing it; empty when all is as it should be."""

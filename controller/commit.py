@@ -109,6 +109,8 @@ def _commit_host(fleet: Fleet, life: Life, host: HostRecord, step: Step) -> None
     if step.trigger is HostTrigger.PLACE:
         host.node_id = life.view.hosts[host.rank].node_id
         _use(fleet, life, host.node_id, host.rank)
+    elif step.trigger is HostTrigger.FINISH:
+        life.noted_end = True
 
 
 def _note(fleet: Fleet, life: Life, step: Step) -> None:
@@ -123,6 +125,8 @@ def _note(fleet: Fleet, life: Life, step: Step) -> None:
         life.record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice else life.record.deadline
     elif step.reason is Reason.STUCK:
         life.noted_stuck = True
+    elif step.reason is Reason.WORK_ENDED:
+        life.noted_end = True
 
 
 def _use(fleet: Fleet, life: Life, node_id: str | None, rank: int | None) -> None:
@@ -152,6 +156,7 @@ def _finished(fleet: Fleet, life: Life, _: Step) -> None:
         fleet.picture.places.worked(place)
     life.record.run_id = None
     life.over = None
+    life.noted_end = False
     life.view.outcomes.clear()
 
 

@@ -27,6 +27,8 @@ class Life:
     noted_notice: Notice | None = None
     noted_loss: bool = False
     noted_stuck: bool = False
+    #: Of the attempt that it works on: that a process ended.
+    noted_end: bool = False
     #: Its version at the last sync, and the loop time at which to look again though it did not change.
     synced: int = -1
     due: float = 0.0

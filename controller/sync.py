@@ -28,9 +28,9 @@ def sync(life: Life, now: float, limits: Limits) -> list[Step]:
     if state in {SliceState.READY, SliceState.RUNNING}:
         return list(_lost(life, now, limits) or _working(life))
     if state is SliceState.PREEMPTED:
-        return list(_preempted(life))
+        return [*_preempted(life), *_work_ended(life)]
     if state is SliceState.DRAINING:
-        return list(_draining(life, now, limits))
+        return [*_work_ended(life), *_draining(life, now, limits)]
     return []
 
 
@@ -208,6 +208,17 @@ def _preempted(life: Life) -> Iterator[Step]:
         yield Step(record.id, None, None, Reason.NOTICE_WITHDRAWN, "what was decided stands")
     else:
         yield Step(record.id, None, None, Reason.NOTICE_MERGED, _notice_text(notice))
+
+
+def _work_ended(life: Life) -> Iterator[Step]:
+    """Note when the first process of the work ended on a slice that left its attempt while that still ran."""
+    record, view = life.record, life.view
+    if record.run_id is None or record.lost or life.noted_loss or life.noted_end:
+        return
+    for host, seen in zip(record.hosts, view.hosts, strict=True):
+        if seen.gone == record.run_id or (record.run_id, host.rank) in view.outcomes:
+            yield Step(record.id, None, None, Reason.WORK_ENDED, record.run_id, host.id)
+            return
 
 
 def _draining(life: Life, now: float, limits: Limits) -> Iterator[Step]:

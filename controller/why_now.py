@@ -8,6 +8,7 @@ from sliceform.controller.backend import Backend
 from sliceform.controller.errors import UnknownSliceError
 from sliceform.controller.explanations import explain_run, explain_slice
 from sliceform.controller.finding import Finding
+from sliceform.controller.look import Look
 from sliceform.controller.status import FleetStatus, SliceStatus
 from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
 from sliceform.states import History
@@ -21,12 +22,12 @@ def why_fleet(history: History, backend: Backend, status: FleetStatus, now: floa
     """Explain every slice that is not ready, and every run that waits or was interrupted; `now` in epoch seconds."""
     slices = [_why_slice(history, backend, row, status, now) for row in status.slices if row.state not in _READY]
     going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
-    runs = [explain_run(history, run.id, waits_for=run.detail) for run in going_on]
+    runs = [explain_run(history, run.id, Look(now), run.state, run.detail) for run in going_on]
     return FleetWhy(summarise_fleet(status), tuple(slices), tuple(run for run in runs if run.findings))
 
 
-def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus, now: float, outlook: str) -> Why:
-    """Explain a slice, also one that is gone, or a run, of which `outlook` says what it waits for.
+def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus, now: float) -> Why:
+    """Explain a slice, also one that is gone, or a run.
 
     Raises:
         UnknownSliceError: there is nothing of that id.
@@ -35,12 +36,15 @@ def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus
     rows: Mapping[str, SliceStatus] = {row.id: row for row in status.slices}
     if key in rows:
         return _why_slice(history, backend, rows[key], status, now)
+    runs = {run.id: run for run in status.runs}
+    if key in runs:
+        return explain_run(history, key, Look(now), runs[key].state, runs[key].detail)
     if history.runs(key):
-        return explain_run(history, key, waits_for=outlook)
+        return explain_run(history, key, Look(now))
     if any(change.key == key and change.kind == "slice" for change in history.story(key)):
-        return explain_slice(history, key, now)
-    runs = [change.key for change in history.select(kind="run", reason=Reason.RUN_SUBMITTED)]
-    raise UnknownSliceError(key, [*rows, *runs])
+        return explain_slice(history, key, Look(now))
+    submitted = [change.key for change in history.select(kind="run", reason=Reason.RUN_SUBMITTED)]
+    raise UnknownSliceError(key, [*rows, *dict.fromkeys([*submitted, *runs])])
 
 
 def _why_slice(history: History, backend: Backend, row: SliceStatus, status: FleetStatus, now: float) -> Why:
@@ -49,5 +53,5 @@ def _why_slice(history: History, backend: Backend, row: SliceStatus, status: Fle
         failing = [Finding(note.reason, note.detail) for note in last if note.reason == Reason.EFFECT_FAILED]
         found = (*failing, *backend.explain(row.id, row.place, frozenset(status.avoided)))
     else:
-        found = explain_slice(history, row.id, now).findings
+        found = explain_slice(history, row.id, Look(now), row.state).findings
     return Why(row.id, row.state, summarise(row, now), found)

@@ -38,7 +38,7 @@ class Reason(StrEnum):
     )
     PROCESS_STARTED = "process_started", "The function's process is alive on the host."
     PROCESS_GONE = "process_gone", "The function's process is no longer on the host."
-    WORK_ENDED = "work_ended", "The work ended while the slice was preempted or draining."
+    WORK_ENDED = "work_ended", "The first process of the work ended while the slice was preempted or draining."
 
     # Loss.
     PREEMPTION_NOTICE = "preemption_notice", "The host was told that it will be taken away."

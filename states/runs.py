@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sliceform.states.losses import is_loss
 from sliceform.states.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from sliceform.states.attempts import AttemptRecord
     from sliceform.states.changes import Change
@@ -25,11 +26,12 @@ class Pause(NamedTuple):
     after: str
     #: The attempt that went on with the work; None if there is none yet.
     before: str | None
-    #: When the first slice of the attempt was taken away or, if none was, the attempt ended.
+    #: When the first of its slices was lost or the first of its processes ended, whichever came first; a notice stops
+    #: no work.
     stopped_at: float
     #: When the processes of the next attempt were alive on all hosts; None if they are not yet.
     resumed_at: float | None
-    #: The change that took the slice away; None if none was.
+    #: The first change that took a slice out of the attempt: a loss, a notice or a drain; None if none did.
     loss: Change | None
 
     @property
@@ -94,25 +96,39 @@ def tell_run(
 
 def _pauses(attempts: Sequence[AttemptRecord], members: Sequence[Change], *, over: bool) -> Iterator[Pause]:
     alive: dict[str, dict[str, float]] = {}
-    losses: dict[str, list[Change]] = {}
+    leaving: dict[str, list[Change]] = {}
+    stops: dict[str, list[Change]] = {}
     for change in members:
         if change.kind == "host" and change.trigger == "start":
             alive.setdefault(change.detail, {})[change.key] = change.at
         elif change.kind == "slice" and change.trigger in _LEAVING:
-            losses.setdefault(change.key, []).append(change)
+            leaving.setdefault(change.key, []).append(change)
+        if change.slice_id is not None and _stops(change):
+            stops.setdefault(change.slice_id, []).append(change)
     following: list[AttemptRecord | None] = [*attempts[1:], None]
     for attempt, after in zip(attempts, following, strict=False):
         if attempt.ended_at is None or (after is None and over):
             continue
-        gone = [
-            change
-            for member in attempt.slices
-            for change in losses.get(member, ())
-            if attempt.started_at <= change.at <= attempt.ended_at
-        ]
-        loss = min(gone, key=lambda change: (change.at, change.seq), default=None)
-        stopped_at = attempt.ended_at if loss is None else loss.at
+        loss, stop = (_first(attempt, found) for found in (leaving, stops))
+        stopped_at = attempt.ended_at if stop is None else stop.at
         yield Pause(attempt.key, after and after.key, stopped_at, after and _resumed(after, alive), loss)
+
+
+def _stops(change: Change) -> bool:
+    """Whether the work of an attempt, or one process of it, ended with this change."""
+    return is_loss(change) or change.trigger == "finish" or change.reason == Reason.WORK_ENDED
+
+
+def _first(attempt: AttemptRecord, found: Mapping[str, Sequence[Change]]) -> Change | None:
+    """Give the first change of the attempt's slices that came while it went on."""
+    assert attempt.ended_at is not None
+    during = (
+        change
+        for member in attempt.slices
+        for change in found.get(member, ())
+        if attempt.started_at <= change.at <= attempt.ended_at
+    )
+    return min(during, key=lambda change: (change.at, change.seq), default=None)
 
 
 def _resumed(attempt: AttemptRecord, alive: dict[str, dict[str, float]]) -> float | None:

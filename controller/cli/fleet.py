@@ -24,7 +24,7 @@ _ATTEMPT_COLUMNS = ("attempt", "outcome", "began", "took", "slices", "then stood
 #: Cells of these columns are cut where a row has to stay on one line.
 _CUT = frozenset({"place", "reason", "detail"})
 _HOST_COLUMNS = ("attempt", "host", "node", "outcome", "detail")
-_LINK_COLUMNS = ("slice", "replaces", "created", "ready after", "lost", "reason", "gone")
+_LINK_COLUMNS = ("slice", "replaces", "created", "ready after", "out of use", "reason", "gone")
 
 
 @click.command(cls=Command)
@@ -34,27 +34,31 @@ _LINK_COLUMNS = ("slice", "replaces", "created", "ready after", "lost", "reason"
 def status(file: Path, *, moment: float | None, as_json: bool) -> int:
     """Show the fleet as it is, or as it was: slices with state, place and hosts, and runs."""
     from sliceform.controller.cli.past import fleet_at
-    from sliceform.controller.cli.read import ending, looked_at, opened, within
+    from sliceform.controller.cli.read import ending, is_over, looked_at, opened, within
 
     with opened(file) as journal:
         fleet = fleet_at(journal, looked_at(journal) if moment is None else within(journal, moment))
-        said = ending(journal)
+        said, over = ending(journal), moment is None and is_over(journal)
         if as_json:
             screen.show_json(fleet.as_dict() | {"driver": journal.writing()})
             return 0
-    for part in fleet_view(fleet, said):
+    for part in fleet_view(fleet, said, over=over):
         screen.show(part)
     return 0
 
 
-def fleet_view(fleet: PastFleet, said: str, *, cut: bool = False) -> Iterator[Any]:
-    """Yield what `status` and `watch` show of a fleet: sentences and tables, with `cut` every row on one line."""
+def fleet_view(fleet: PastFleet, said: str, *, over: bool = False, cut: bool = False) -> Iterator[Any]:
+    """Yield what `status` and `watch` show of a fleet: sentences and tables.
+
+    With `over` its driver is gone, and what it was doing is told in the past; with `cut` every row is on one line.
+    """
     counts = ", ".join(f"{fleet.counts[state]} {state.value}" for state in SliceState if state in fleet.counts)
     wish = ""
     if fleet.wish is not None:
         spares = f" + {fleet.wish.spares} spare" if fleet.wish.spares else ""
         wish = f"{'/'.join(map(str, fleet.wish.sizes))}{spares} wanted; "
-    yield f"{when(fleet.at)}  {wish}{counts or 'no slices'}; {said}"
+    at = f"as it was at {when(fleet.at)}:" if over else f"{when(fleet.at)} "
+    yield f"{at} {wish}{counts or 'no slices'}; {said}"
     if fleet.slices:
         yield screen.table(
             _SLICE_COLUMNS,
@@ -76,12 +80,12 @@ def fleet_view(fleet: PastFleet, said: str, *, cut: bool = False) -> Iterator[An
     more = sum(fleet.counts.values()) - len(fleet.slices)
     if more:
         yield f"and {more} more slices"
-    over = [run for run in fleet.runs if run.ended_at is not None]
-    shown = [*over[-_OVER:], *(run for run in fleet.runs if run.ended_at is None)]
+    ended = [run for run in fleet.runs if run.ended_at is not None]
+    shown = [*ended[-_OVER:], *(run for run in fleet.runs if run.ended_at is None)]
     if shown:
-        yield screen.table(_RUN_COLUMNS, [_run_row(run) for run in shown], _CUT if cut else ())
-    if len(over) > _OVER:
-        yield f"and {len(over) - _OVER} runs that were over before"
+        yield screen.table(_RUN_COLUMNS, [_run_row(run, over=over) for run in shown], _CUT if cut else ())
+    if len(ended) > _OVER:
+        yield f"and {len(ended) - _OVER} runs that were over before"
 
 
 @click.command(cls=Command)
@@ -91,18 +95,19 @@ def fleet_view(fleet: PastFleet, said: str, *, cut: bool = False) -> Iterator[An
 def runs(file: Path, run_id: str | None, *, as_json: bool) -> int:
     """Show runs with their attempts, and how long the work stood still between them; with RUN also every host.
 
-    Work stands still from the loss of the first slice, or the end of the attempt, until the processes of the next
-    attempt are alive on all hosts.
+    Work stands still from the loss of the first slice, or the end of the first process, until the processes of the
+    next attempt are alive on all hosts. A notice alone stops no work.
     """
-    from sliceform.controller.cli.read import known, opened
+    from sliceform.controller.cli.read import is_over, known, opened
 
     with opened(file) as journal:
         found = journal.runs(None if run_id is None else known(journal, run_id, "run"))
+        over = is_over(journal)
     if as_json:
         screen.show_json([run.as_dict() for run in found])
     elif found:
-        screen.show(screen.table(_RUN_COLUMNS, [_run_row(run) for run in found]), "")
-        screen.show(screen.table(_ATTEMPT_COLUMNS, [row for run in found for row in _attempt_rows(run)]))
+        screen.show(screen.table(_RUN_COLUMNS, [_run_row(run, over=over) for run in found]), "")
+        screen.show(screen.table(_ATTEMPT_COLUMNS, [row for run in found for row in _attempt_rows(run, over=over)]))
         if run_id is not None:
             rows = [(row.key, *host) for row in found[0].attempts for host in row.hosts]
             screen.show("", screen.table(_HOST_COLUMNS, rows))
@@ -156,19 +161,20 @@ def _found(found: bool, what: str) -> int:  # noqa: FBT001 - private, clear at i
     return 0 if found else 1
 
 
-def _run_row(run: RunStory) -> tuple[Any, ...]:
-    return run.id, run.state, len(run.attempts), span(run.stood_still_s), run.detail
+def _run_row(run: RunStory, *, over: bool) -> tuple[Any, ...]:
+    state = f"was {run.state}" if over and run.ended_at is None else run.state
+    return run.id, state, len(run.attempts), span(run.stood_still_s), run.detail
 
 
-def _attempt_rows(run: RunStory) -> Iterator[tuple[Any, ...]]:
+def _attempt_rows(run: RunStory, *, over: bool) -> Iterator[tuple[Any, ...]]:
     pauses = {pause.after: pause for pause in run.pauses}
     for row in run.attempts:
         took = None if row.ended_at is None else row.ended_at - row.started_at
         pause = pauses.get(row.key)
-        still = "" if pause is None else span(pause.seconds) or "still does"
+        still = "" if pause is None else span(pause.seconds) or ("to the end" if over else "still does")
         yield (
             row.key,
-            row.outcome or "running",
+            row.outcome or ("was running" if over else "running"),
             when(row.started_at),
             span(took),
             ", ".join(row.slices),

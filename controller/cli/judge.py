@@ -8,7 +8,6 @@ import click
 
 from sliceform.controller.cli import screen
 from sliceform.controller.cli.parts import Command, as_json, journal_file
-from sliceform.controller.cli.times import when
 
 
 @click.command(cls=Command)
@@ -20,15 +19,15 @@ def why(file: Path, key: str | None, *, as_json: bool) -> int:
 
     Without SLICE or RUN: every slice that is not ready, and every run that waits or was interrupted.
     """
-    from sliceform.controller.cli.read import ending, known, looked_at, opened
+    from sliceform.controller.cli.read import ending, known, opened, view_of
     from sliceform.controller.explanations import explain_fleet, explain_run, explain_slice
 
     with opened(file) as journal:
-        now, said = looked_at(journal), ending(journal)
+        look, said = view_of(journal), ending(journal)
         if key is None:
             wishes = journal.wishes()
             wanted = wishes[-1].sizes[-1] + wishes[-1].spares if wishes else None
-            fleet = explain_fleet(journal, now, when, wanted)
+            fleet = explain_fleet(journal, look, wanted)
             answer, text = (
                 fleet.as_dict() | {"losses": [loss.as_dict() for loss in journal.losses()]},
                 f"{said}\n{fleet}",
@@ -36,8 +35,8 @@ def why(file: Path, key: str | None, *, as_json: bool) -> int:
         else:
             key = known(journal, key)
             (*_, told) = journal.runs(key) or (None,)
-            one = explain_slice(journal, key.partition("/")[0], now, when) if told is None else None
-            one = one or explain_run(journal, key, when)
+            one = explain_slice(journal, key.partition("/")[0], look) if told is None else None
+            one = one or explain_run(journal, key, look)
             losses = [loss.as_dict() for loss in journal.losses() if loss.slice_id == key.partition("/")[0]]
             answer, text = one.as_dict() | {"losses": losses, "run": told and told.as_dict()}, str(one)
     if as_json:

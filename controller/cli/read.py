@@ -13,6 +13,7 @@ from sliceform.controller.cli.parts import nearest
 from sliceform.controller.cli.times import when
 from sliceform.controller.errors import JournalMissingError
 from sliceform.controller.journal.reader import Journal, open_journal
+from sliceform.controller.look import Look
 from sliceform.states import Selection, Story
 
 #: How often a journal that is being written is looked at, seconds.
@@ -84,6 +85,16 @@ def looked_at(journal: Journal) -> float:
     """Return the time up to which what is there goes on: now while it is written, else its last change's."""
     span = journal.span()
     return time.time() if span is None or journal.writing() == "running" else span[1]
+
+
+def view_of(journal: Journal) -> Look:
+    """Return how to explain what the journal knows: as of now while it is written, else of what was."""
+    return Look(looked_at(journal), when, over=is_over(journal))
+
+
+def is_over(journal: Journal) -> bool:
+    """Whether the last driver is gone: nothing of what it left goes on."""
+    return journal.writing() in {"closed", "gone"}
 
 
 def followed(journal: Journal, seq: int, selection: Selection) -> Iterator[Story]:

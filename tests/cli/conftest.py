@@ -6,6 +6,7 @@ import logging
 import os
 import pty
 import select
+import sqlite3
 import struct
 import subprocess
 import sys
@@ -54,6 +55,24 @@ def living(quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     """The journal of a fleet that is still there."""
     path = tmp_path_factory.mktemp("living") / "fleet.db"
     fleet = write_incident(path, EPOCH, closed=False)
+    yield path
+    fleet.close(grace_s=0.0)
+
+
+@pytest.fixture(scope="module")
+def killed(quiet: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The journal of a driver that was killed while a run worked, one waited and a slice was missing."""
+    path = tmp_path_factory.mktemp("killed") / "fleet.db"
+    fleet = write_incident(path.with_name("living.db"), EPOCH, closed=False)
+    for _ in range(2):
+        fleet.options(slices=2).submit(int)
+    for _ in range(4):
+        fleet._clock.advance(0.25)
+        fleet.step()
+    _until_written(fleet, path.with_name("living.db"))
+    living, copy = sqlite3.connect(path.with_name("living.db")), sqlite3.connect(path)
+    with contextlib.closing(living), contextlib.closing(copy):
+        living.backup(copy)
     yield path
     fleet.close(grace_s=0.0)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -301,3 +302,24 @@ def test_what_standard_output_does_not_take_is_said(closed, words):
         command = [sys.executable, "-c", _MAIN, *(word.format(closed) for word in words)]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr) == (2, b"Error: cannot use standard output: No space left on device\n")
+
+
+def test_of_a_driver_that_was_killed_all_is_told_in_the_past(ask, killed):
+    """Nothing of it goes on, whatever state it was in."""
+    end = "when its driver ended at 2023-11-14 22:13:"
+    code, out, _ = ask("why", killed)
+    assert code == 0
+    assert "2 of 3 slices were ready when the driver ended at 2023-11-14 22:13:" in out
+    assert re.search(r"slice-4 was pending, for \d\.\d s, when its driver ended", out)
+    assert "it waited for its reservation to be placed" in out
+    assert f"run-3 was waiting after 0 attempts {end}" in out
+    assert f"run-2 was running after 1 attempt {end}" in ask("why", killed, "run-2")[1]
+    status = ask("status", killed)[1]
+    assert status.startswith("as it was at 2023-11-14 22:13:")
+    assert "ended without closing" in status
+    assert "run-2  was running" in status
+    runs = ask("runs", killed)[1]
+    assert "run-3  was waiting" in runs
+    assert "run-2/1  was running" in runs
+    for text in (out, status, runs):
+        assert " is " not in text.replace("is kept", "")

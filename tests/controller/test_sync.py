@@ -267,6 +267,24 @@ class TestWork:
         life.over = KEY
         assert kinds(sync(life, NOW, LIMITS)) == [(None, "finish")]
 
+    @pytest.mark.parametrize("state", [SliceState.PREEMPTED, SliceState.DRAINING])
+    def test_that_ends_after_its_slice_left_is_a_note(self, state: SliceState) -> None:
+        life = in_state(state, HostState(state))
+        life.record.run_id = KEY
+        assert sync(life, NOW, LIMITS) == []
+        life.view.outcomes[KEY, 1] = Outcome(OutcomeKind.STOPPED)
+        assert sync(life, NOW, LIMITS) == [Step("slice-1", None, None, Reason.WORK_ENDED, KEY, "slice-1/1")]
+        life.noted_end = True
+        assert sync(life, NOW, LIMITS) == []
+
+    @pytest.mark.parametrize("known", ["lost", "noted_loss", "noted_end"])
+    def test_whose_end_is_known_is_not_noted_again(self, known: str) -> None:
+        life = in_state(SliceState.PREEMPTED, HostState.PREEMPTED)
+        life.record.run_id = KEY
+        life.view.hosts[0].gone = KEY
+        setattr(life.record if known == "lost" else life, known, True)
+        assert sync(life, NOW, LIMITS) == []
+
 
 class TestDraining:
     def test_is_released_when_its_groups_are_seen_removed_hosts_first(self) -> None:
