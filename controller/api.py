@@ -132,6 +132,17 @@ class SliceController:
         self._drive: Drive | None = None
         self._closed = False
 
+    def __repr__(self) -> str:
+        """Say what is wanted, and what there is after the last tick; asks nobody."""
+        wanted = "/".join(map(str, self._desired.sizes))
+        if self._closed or self._drive is None:
+            there = "closed" if self._closed else "not started"
+        else:
+            counts = self._drive.loop.status.counts.items()
+            there = ", ".join(f"{count} {state}" for state, count in counts) or "no slices"
+        shape = ", ".join(map(str, self.shape.model_dump(exclude_defaults=True).values()))
+        return f"<SliceController {self._identity.label}: {wanted} x {type(self.shape).__name__}({shape}); {there}>"
+
     # Its life.
 
     def start(self) -> Self:
@@ -545,6 +556,10 @@ class Submitter:
         """Bind options to a fleet."""
         self._fleet = fleet
         self._options = options
+
+    def __repr__(self) -> str:
+        """Show the options, and whose they are; nothing of environments."""
+        return f"<options of {self._fleet!r}: {self._options}>"
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Run:
         """Run `fn(*args, **kwargs)` once on every host; see `SliceController.submit`."""

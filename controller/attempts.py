@@ -46,8 +46,8 @@ class RunOptions:
     #: Restarts allowed after preemption, and after failure.
     max_preemptions: int = 100
     max_failures: int = 0
-    env: Mapping[str, str] = field(default_factory=dict)
-    runtime_env: Mapping[str, Any] | None = None
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    runtime_env: Mapping[str, Any] | None = field(default=None, repr=False)
     #: Exit codes, and names of exception classes, by which a failure is charged as a preemption, and by which it ends
     #: the run.
     retry_on: frozenset[int | str] = frozenset()
@@ -117,7 +117,7 @@ class Attempt:
         return None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class RunRecord:
     """One submitted run, on the loop's side."""
 
@@ -155,6 +155,17 @@ class RunRecord:
     def waiting(self) -> bool:
         """Whether it waits for slices."""
         return self.ended is None and self.active is None
+
+    @property
+    def state(self) -> str:
+        """`waiting`, `running`, or how it ended."""
+        if self.ended is not None:
+            return str(self.ended)
+        return "waiting" if self.active is None else "running"
+
+    def __repr__(self) -> str:
+        """Name it, with its state."""
+        return f"<RunRecord {self.id}: {self.state}>"
 
 
 def assign(previous: Sequence[str], available: Sequence[str], size: int) -> tuple[str, ...]:

@@ -145,15 +145,15 @@ class Outcome:
     kind: OutcomeKind
     detail: str = ""
     #: The remote traceback as text, for `RAISED` and `REFUSED`.
-    traceback: str = ""
+    traceback: str = field(default="", repr=False)
     #: Pickled exception, when it could be pickled.
-    error: bytes | None = None
+    error: bytes | None = field(default=None, repr=False)
     #: `<module>.<name>` of the exception's class and of all its base classes.
     types: tuple[str, ...] = ()
     #: What the process would have ended with, if it was `SystemExit`.
     exit_code: int | None = None
     #: Fetches and unpickles the returned value; called on the user's thread, may wait and raise.
-    load: Callable[[], Any] | None = None
+    load: Callable[[], Any] | None = field(default=None, repr=False)
 
 
 class ProcessEnded(NamedTuple):

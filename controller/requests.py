@@ -49,11 +49,11 @@ class AttemptSpec:
     members: tuple[str, ...]
     hosts_per_slice: int
     #: What `Backend.pack` made of the user's function and arguments.
-    work: Any
+    work: Any = field(repr=False)
     #: Variables of the user's, set on every host before the function is unpickled.
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
     #: Ray `runtime_env` of the user's, or None.
-    runtime_env: Mapping[str, Any] | None = None
+    runtime_env: Mapping[str, Any] | None = field(default=None, repr=False)
     #: Why the attempt before this one ended; None for the first.
     previous: str | None = None
     #: How long `jax.distributed.shutdown()` may take after the function, seconds.

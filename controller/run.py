@@ -39,7 +39,7 @@ class RunOwner:
     cancel_grace_s: float
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Run:
     """A run of a function on every host of some slices; made by `SliceController.submit`."""
 
@@ -129,6 +129,11 @@ class Run:
         spec = self.record.attempts[-1].spec
         slice_rank, host_rank = divmod(rank, spec.hosts_per_slice)
         return f"{spec.members[slice_rank]}/{host_rank}"
+
+    def __repr__(self) -> str:
+        """Name it, with its state; nothing of what it was given."""
+        tries = len(self.record.attempts)
+        return f"<Run {self.id}: {self.record.state}, {tries} attempt{'s' * (tries != 1)}>"
 
     def over(self) -> None:
         """Tell those who wait that it is over; called by the loop."""

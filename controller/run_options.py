@@ -46,7 +46,7 @@ def _check_environments(env: Mapping[str, str], runtime_env: Mapping[str, Any] |
     if runtime_env is None:
         return
     if not isinstance(runtime_env, Mapping):
-        raise ConfigurationError(f"runtime_env must be a dictionary, not {runtime_env!r}")
+        raise ConfigurationError(f"runtime_env must be a dictionary, not a {type(runtime_env).__name__}")
     variables = runtime_env.get("env_vars") or {}
     unlike = sorted(name for name in variables if name in env and variables[name] != env[name])
     if unlike:

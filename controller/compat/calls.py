@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -23,11 +23,11 @@ class Call:
     """A call as it travels."""
 
     #: `(function, args, kwargs)`, pickled.
-    work: bytes
-    env: Mapping[str, str]
+    work: bytes = field(repr=False)
+    env: Mapping[str, str] = field(repr=False)
     #: What its process asks for instead of all that its bundle has, by Ray resource.
     resources: Mapping[str, float]
-    runtime_env: Mapping[str, Any]
+    runtime_env: Mapping[str, Any] = field(repr=False)
 
 
 def make_call(
@@ -112,9 +112,18 @@ def agree(call: Call, others: Mapping[int, Call]) -> None:
 
     """
     for rank, other in others.items():
-        if (call.resources, call.runtime_env) != (other.resources, other.runtime_env):
+        if call.resources != other.resources:
             raise ConfigurationError(
-                f"calls to the hosts of one slice run together, so their runtime_env and resources must be the same; "
-                f"host {rank} was called with runtime_env={dict(other.runtime_env)} and {dict(other.resources)}, this "
-                f"one with runtime_env={dict(call.runtime_env)} and {dict(call.resources)}"
+                f"calls to the hosts of one slice run together, so their resources must be the same; host {rank} was"
+                f" called with {dict(other.resources)}, this one with {dict(call.resources)}"
             )
+        if call.runtime_env != other.runtime_env:
+            unlike = {key for key, _ in {*_texts(call.runtime_env)} ^ {*_texts(other.runtime_env)}}
+            raise ConfigurationError(
+                f"calls to the hosts of one slice run together, so their runtime_env must be the same; that of host"
+                f" {rank} and this one differ in {', '.join(sorted(unlike))}"
+            )
+
+
+def _texts(runtime_env: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(key, repr(value)) for key, value in runtime_env.items()]

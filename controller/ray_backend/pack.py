@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ray
@@ -35,10 +35,10 @@ class Packed:
     """Work as it travels."""
 
     #: Function, arguments and keyword arguments, pickled together.
-    payload: bytes
+    payload: bytes = field(repr=False)
     #: What its host tasks ask for instead of what their bundle has of the same Ray resource.
     resources: Mapping[str, float]
-    runtime_env: Mapping[str, Any] | None = None
+    runtime_env: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 def pack(

@@ -19,8 +19,8 @@ class SimWork:
     """A function with its arguments, not pickled."""
 
     fn: Any
-    args: tuple[Any, ...] = ()
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    args: tuple[Any, ...] = field(default=(), repr=False)
+    kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def run(self) -> Outcome:
         """Call the function to its end and say how it ended."""

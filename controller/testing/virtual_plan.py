@@ -6,7 +6,7 @@ Pure but for the environment of this process, which the hosts inherit.
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class HostPlan:
     mark: str
     #: Keyword arguments of Ray's `RayParams`.
     params: Mapping[str, Any]
-    env: Mapping[str, str]
+    env: Mapping[str, str] = field(repr=False)
     log: Path
     slice_name: str | None = None
     worker_id: int | None = None
