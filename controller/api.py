@@ -540,7 +540,7 @@ class SliceController:
         if self._closed or record.ended is not None:
             return run_status(record, "")
         drive = self._opened()
-        return drive.call(lambda: run_status(record, drive.loop.board.outlook(record)))
+        return drive.call(lambda: drive.loop.board.status_of(record))
 
     def _cancel(self, record: RunRecord, grace_s: float) -> None:
         _not_negative("grace_s", grace_s)

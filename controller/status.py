@@ -176,14 +176,15 @@ def attempt_status(attempt: Attempt) -> AttemptStatus:
     )
 
 
-def run_status(run: RunRecord, outlook: str) -> RunStatus:
-    """Return one run as readers see it; `outlook` says what it waits for, or is about to do."""
-    if run.ended is not None:
-        state, detail = str(run.ended), run.detail
-    elif run.active is not None:
+def run_status(run: RunRecord, outlook: str, settled: tuple[AttemptStatus, ...] = ()) -> RunStatus:
+    """Return one run as readers see it.
+
+    `outlook` says what it waits for, or is about to do; `settled` are its first attempts, where they were made before
+    and cannot change any more.
+    """
+    detail = outlook if run.ended is None else run.detail
+    if run.active is not None:
         doing = f"attempt {run.active.spec.number} on {', '.join(run.active.spec.members)}"
-        state, detail = "running", f"{doing}; {outlook}" if outlook else doing
-    else:
-        state, detail = "waiting", outlook
-    attempts = tuple(attempt_status(attempt) for attempt in run.attempts)
-    return RunStatus(run.id, state, detail, run.submitted_epoch_s, attempts, run.preemptions, run.failures)
+        detail = f"{doing}; {outlook}" if outlook else doing
+    attempts = (*settled, *map(attempt_status, run.attempts[len(settled) :]))
+    return RunStatus(run.id, run.state, detail, run.submitted_epoch_s, attempts, run.preemptions, run.failures)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from sliceform.controller.allot import choose_size, free_slices, larger
 from sliceform.controller.attempts import Attempt, RunRecord
 from sliceform.controller.fleet import Fleet
+from sliceform.controller.run_rows import Ahead, RunRows
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
 from sliceform.states.effects import Effect
 from sliceform.states.slices import LIVE, SliceState
@@ -25,6 +27,7 @@ class StatusBoard:
         #: By slice id, in the order of the lives: the version that a row shows, and the row.
         self._rows: dict[str, tuple[int, SliceStatus]] = {}
         self._ended: dict[str, RunStatus] = {}
+        self._work = RunRows(self.outlook)
         self._shown: tuple[object, ...] = ()
         #: Told after every publication.
         self.published = fleet.published
@@ -67,7 +70,7 @@ class StatusBoard:
         fleet, picture = self._fleet, self._fleet.picture
         counts = Counter([row.state for row in rows])
         ready = counts["ready"] + counts["running"]
-        runs = tuple(run_status(run, self.outlook(run)) for run in picture.runs)
+        runs = self._work.rows(picture.runs, fleet.history.last_seq, picture.now)
         avoided = picture.places.avoided
         return FleetStatus(
             label=self._label,
@@ -86,7 +89,13 @@ class StatusBoard:
             waits_for=self._growth(ready),
         )
 
-    def outlook(self, run: RunRecord) -> str:
+    def status_of(self, run: RunRecord) -> RunStatus:
+        """Return a run as it is now; for the loop's thread."""
+        runs = self._fleet.picture.runs
+        before = itertools.takewhile(lambda other: other is not run, runs)
+        return run_status(run, self.outlook(run, Ahead.of(before)))
+
+    def outlook(self, run: RunRecord, ahead: Ahead) -> str:
         """Say in a sentence what a run waits for, or is about to do; empty if it just runs."""
         picture = self._fleet.picture
         if run.active is not None:
@@ -97,10 +106,8 @@ class StatusBoard:
             return f"backs off for {run.not_before - picture.now:.1f} s before attempt {len(run.attempts) + 1}"
         if run.options.pinned is not None:
             return f"waits until {' and '.join(run.options.pinned)} can take it"
-        before = picture.runs[: picture.runs.index(run)]
-        ahead = [other.id for other in before if other.waiting and other.options.pinned is None]
-        if ahead:
-            return f"waits behind {', '.join(ahead)}"
+        if ahead.count:
+            return f"waits behind {ahead}"
         sizes = run.options.sizes or picture.desired.sizes
         free = len(free_slices(list(picture.lives.values())))
         size, when = choose_size(picture, run, free)

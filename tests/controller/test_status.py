@@ -124,3 +124,34 @@ class TestWhy:
         why = world.fleet.why("slice-1")
         assert why.codes[0] == "effect_failed"
         assert "the GCS says no" in str(why)
+
+
+def test_a_long_queue_is_told_in_few_words_and_in_order(sim_fleet):
+    world = sim_fleet(1, 1, work_s=60.0).ready()
+    runs = [world.fleet.submit(int) for _ in range(50)]
+    world.go(1.0)
+    details = [row.detail for row in world.fleet.status().runs]
+    assert details[1] == "waits for 1 ready slices that are free; 0 are"
+    assert details[2:4] == ["waits behind run-2", "waits behind run-2 and 1 more"]
+    assert details[-1] == "waits behind run-2 and 47 more"
+    assert [run.status().detail for run in runs] == details
+    runs[1].cancel()
+    world.go(1.0)
+    assert world.fleet.status().runs[-1].detail == "waits behind run-3 and 46 more"
+
+
+def test_what_cannot_change_is_not_made_again(sim_fleet):
+    """Neither rows of runs that wait behind others, nor those of attempts that are over."""
+    world = sim_fleet(1, 2, work_s=1e6).ready()
+    first = world.fleet.submit(int)
+    last = [world.fleet.submit(int) for _ in range(3)][-1]
+    world.until(lambda: world.rows("running"))
+    world.sim.kill_host(world.rows("running")[0].place, 0)
+    world.until(lambda: len(first.attempts) == 2, 120.0)
+    world.go(60.0)
+    before = world.fleet.status().runs
+    world.go(1.0)
+    after = world.fleet.status().runs
+    assert (before[-1].id, before[-1] is after[-1]) == (last.id, True)
+    assert before[0].attempts[0].outcome == "preempted"
+    assert before[0].attempts[0] is after[0].attempts[0]
