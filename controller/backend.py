@@ -69,7 +69,7 @@ class Backend(Protocol):
         ...
 
     def forget(self, life: str) -> None:
-        """Drop what is kept about a life that has been released."""
+        """Drop what is kept about a life that has been released; called once, and nothing is asked of it afterwards."""
         ...
 
     def poll(self) -> None:

@@ -201,6 +201,7 @@ def _released(fleet: Fleet, life: Life, _: Step) -> None:
     record = life.record
     del fleet.picture.lives[record.id]
     fleet.outbox.drop(record.id)
+    fleet.released.append(record.id)
     for node in (*life.view.nodes, life.view.head_node):
         users = fleet.users.get(node or "")
         if users is not None:

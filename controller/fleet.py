@@ -38,7 +38,9 @@ class Fleet:
     #: The node table as last read, and who uses which node: (slice id, host rank or None for the head group's node).
     nodes: Mapping[str, Node] = field(default_factory=dict)
     users: dict[str, set[tuple[str, int | None]]] = field(default_factory=dict)
-    #: Attempts by key, as long as their run goes on.
+    #: Lives that were released in this tick, of which the backend may drop everything.
+    released: list[str] = field(default_factory=list)
+    #: Attempts by key, as long as they go on.
     attempts: dict[str, Attempt] = field(default_factory=dict)
     #: Why the cluster cannot be observed; empty if it can.
     blind: str = "not observed yet"

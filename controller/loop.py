@@ -112,6 +112,9 @@ class Reconciler:
             picture.unreplaced.clear()
         next_due = min(next_due, decision.due)
         next_due = min(next_due, fleet.outbox.flush(picture.now, self.backend.submit, self._observed))
+        # Last: nothing is asked of these any more.
+        while fleet.released:
+            self.backend.forget(fleet.released.pop())
         self.board.publish()
         return max(0.0, min(fleet.settings.resync_s, next_due - picture.now))
 

@@ -129,8 +129,8 @@ def _hosts(row: SliceStatus) -> str:
     return f"{ready}/{len(row.hosts)} hosts"
 
 
-def slice_status(life: Life, loop_to_epoch: float) -> SliceStatus:
-    """Return one slice as readers see it; `loop_to_epoch` added to loop time gives epoch seconds."""
+def slice_status(life: Life) -> SliceStatus:
+    """Return one slice as readers see it."""
     record = life.record
     hosts = tuple(
         HostStatus(
@@ -148,7 +148,7 @@ def slice_status(life: Life, loop_to_epoch: float) -> SliceStatus:
     return SliceStatus(
         record.id,
         str(record.state),
-        record.since + loop_to_epoch,
+        record.at,
         record.place,
         record.reason or "",
         record.detail,

@@ -36,11 +36,10 @@ class StatusBoard:
     def publish(self) -> None:
         """Make what the last tick left visible, and wake those who wait for it."""
         picture = self._fleet.picture
-        to_epoch = picture.epoch - picture.now
         rows = self._rows
         changed = [life for name, life in picture.lives.items() if name not in rows or rows[name][0] != life.version]
         for life in changed:
-            rows[life.record.id] = (life.version, slice_status(life, to_epoch))
+            rows[life.record.id] = (life.version, slice_status(life))
         if len(rows) != len(picture.lives):
             self._rows = rows = {name: rows[name] for name in picture.lives}
         fleet = self._fleet

@@ -28,8 +28,9 @@ class Life(Protocol[S]):
     id: str
     #: Its state; None before entry and after exit.
     state: S | None
-    #: When it came into that state, on the monotonic clock.
+    #: When it came into that state, on the monotonic clock, and in seconds since the epoch.
     since: float
+    at: float
     #: Why it is in that state.
     reason: Reason | None
     #: The same in free text.
@@ -80,6 +81,7 @@ class Engine(Generic[S, T]):
         else:
             self._trigger[trigger](record)
         record.since = now
+        record.at = at
         record.reason = reason
         record.detail = detail
         if isinstance(record, SliceRecord):

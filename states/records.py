@@ -28,8 +28,9 @@ class HostRecord:
     rank: int
     #: Where it is in its life; None before entry and after exit.
     state: HostState | None = None
-    #: When it came into this state, on the monotonic clock.
+    #: When it came into this state, on the monotonic clock, and in seconds since the epoch.
     since: float = 0.0
+    at: float = 0.0
     #: The Ray node that its bundle was placed on; fixed for the rest of its life.
     node_id: str | None = None
     #: Why it is in this state.
@@ -48,8 +49,9 @@ class SliceRecord:
     hosts: tuple[HostRecord, ...]
     #: Where it is in its life; None before entry and after exit.
     state: SliceState | None = None
-    #: When it came into this state, on the monotonic clock.
+    #: When it came into this state, on the monotonic clock, and in seconds since the epoch.
     since: float = 0.0
+    at: float = 0.0
     #: The number of the desired spec that it was made for.
     generation: int = 0
     #: The lost slice that it stands in for.

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from sliceform.controller.backend import Backend, Finding, FleetIdentity, Sink
 from sliceform.controller.clock import Clock
+from sliceform.controller.errors import BackendError
 from sliceform.controller.observed import (
     EffectFailed,
     Event,
@@ -104,6 +105,7 @@ class FaultyBackend:
         self._late: list[tuple[float, int, Event]] = []
         self._count = count()
         self._missed: frozenset[str] = frozenset()
+        self._forgotten: set[str] = set()
 
     def inject(self, **probabilities: float) -> None:
         """Replace all probabilities; those not given are 0."""
@@ -124,7 +126,14 @@ class FaultyBackend:
         self.inner.open(fleet, self)
 
     def submit(self, request: Request) -> None:
-        """Pass a request on, or not, or twice."""
+        """Pass a request on, or not, or twice.
+
+        Raises:
+            BackendError: it is about a life that was to be forgotten.
+
+        """
+        if request.life in self._forgotten:
+            raise BackendError(f"{request.life} was forgotten, and is asked for {request.effect.value} after that")
         if isinstance(request, Reserve) and self._hit("refuse_place", request):
             self._pass_on(Refused(request.life, "refused by an injected fault"))
         elif self._hit("refuse", request):
@@ -138,7 +147,15 @@ class FaultyBackend:
                 self.inner.submit(request)
 
     def forget(self, life: str) -> None:
-        """Pass it on."""
+        """Pass it on.
+
+        Raises:
+            BackendError: it was forgotten before.
+
+        """
+        if life in self._forgotten:
+            raise BackendError(f"{life} was forgotten before")
+        self._forgotten.add(life)
         self.inner.forget(life)
 
     def poll(self) -> None:

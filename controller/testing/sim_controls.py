@@ -164,6 +164,12 @@ class SimControls:
         """Whether all machines of a place run."""
         return all(node.placeable for node in self._cluster.place(place).nodes)
 
+    @property
+    def kept(self) -> tuple[str, ...]:
+        """The lives of which anything is kept, those that hold nothing any more included."""
+        with self._world():
+            return tuple(sorted(self._engine.lives))
+
     def audit(self) -> dict[str, SimHolding]:
         """Return what is reserved right now, by life."""
         with self._world():

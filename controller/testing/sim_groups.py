@@ -177,7 +177,10 @@ class Placer:
             return
         group.bundles[rank] = None
         if node not in group.bundles:
-            self._by_node[node].pop(group, None)
+            holders = self._by_node[node]
+            holders.pop(group, None)
+            if not holders:
+                del self._by_node[node]
         if group.is_head:
             node.place.head = None
             if node.place.nodes[0].alive:

@@ -44,6 +44,18 @@ def test_shows_every_host_with_its_node(sim_fleet: Make) -> None:
     assert all(host.address.startswith("10.") for host in row.hosts)
 
 
+def test_the_time_of_a_transition_stays_the_same_though_loop_time_stood_still(sim_fleet: Make) -> None:
+    world = sim_fleet(1, 1, work_s=1e5, launch_s=30.0).ready()
+    world.fleet.submit(int)
+    world.until(lambda: world.rows("running") != [])
+    world.sim.fail_observation(on=True)
+    world.go(60.0, every=1.0)
+    world.sim.fail_observation(on=False)
+    world.until(lambda: {host.state for host in world.row("slice-1").hosts} == {"running"})
+    (started,) = world.changes("start")
+    assert world.row("slice-1").since_epoch_s == started.at
+
+
 def test_prints_as_a_table(sim_fleet: Make) -> None:
     world = sim_fleet([1, 2], 1, spares=1).ready(1)
     world.fleet.options(slices=2).submit(int)

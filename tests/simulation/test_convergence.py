@@ -284,11 +284,22 @@ class FleetMachine(RuleBasedStateMachine):
             self.clock.advance(1.0)
             self.tick()
         assert self.fleet.history.last_seq == seq
+        self.nothing_is_kept_of_what_is_gone()
         result = self.fleet.submit(divmod, 7, 2).result(timeout_s=60.0)
         assert (
             result.values
             == [(3, 1)] * (len(self.fleet.status().slices) - self.fleet.status().spares) * self.shape.hosts
         )
+
+    def nothing_is_kept_of_what_is_gone(self) -> None:
+        """At rest, whatever is kept belongs to a slice that is there."""
+        there = {row.id for row in self.fleet.status().slices}
+        fleet = self.fleet._fleet
+        assert set(self.sim.kept) == there
+        assert set(fleet.picture.lives) == there
+        assert {life for users in fleet.users.values() for life, _ in users} == there
+        assert (len(fleet.outbox), fleet.attempts, fleet.picture.runs) == (0, {}, [])
+        assert (fleet.picture.unreplaced, self.fleet._runs) == ([], {})
 
     # Inside.
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from sliceform.controller.backend import Finding, FleetIdentity, Sink
+from sliceform.controller.errors import BackendError
 from sliceform.controller.observed import (
     AgentUp,
     EffectFailed,
@@ -107,6 +108,16 @@ def test_without_faults_everything_passes() -> None:
     assert rig.script.asked == []
     assert rig.script.closed
     assert rig.faulty.log == []
+
+
+def test_what_is_asked_of_a_life_that_was_forgotten_is_refused() -> None:
+    rig = Rig()
+    rig.faulty.forget("a")
+    with pytest.raises(BackendError, match="a was forgotten"):
+        rig.faulty.forget("a")
+    with pytest.raises(BackendError, match="a was forgotten"):
+        rig.faulty.submit(RESERVE)
+    assert rig.script.asked == []
 
 
 def test_requests_are_dropped() -> None:
