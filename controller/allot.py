@@ -20,7 +20,7 @@ def free_slices(lives: Sequence[Life]) -> list[str]:
     return [
         life.record.id
         for life in lives
-        if life.record.state is SliceState.READY and life.drain_grace_s is None and earliest_notice(life) is None
+        if life.record.state is SliceState.READY and life.drain_by is None and earliest_notice(life) is None
     ]
 
 
@@ -28,7 +28,7 @@ def starts(picture: Picture, live: Sequence[Life]) -> tuple[list[StartAttempt], 
     """Give free slices to the runs that wait, first come first served."""
     begun: list[StartAttempt] = []
     due = FOREVER
-    waiting = [run for run in picture.runs if run.waiting and run.cancel_grace_s is None]
+    waiting = [run for run in picture.runs if run.waiting and run.cancel_by is None]
     free = free_slices(live) if waiting else []
     for run in waiting:
         if picture.now < run.not_before:
@@ -69,7 +69,7 @@ def larger(picture: Picture) -> tuple[RunRecord, int] | None:
     Spares stay spares, and nothing grows while a run waits for slices.
     """
     runs = picture.runs
-    if picture.blind or picture.closing_grace_s is not None or any(run.waiting for run in runs):
+    if picture.blind or picture.closing_by is not None or any(run.waiting for run in runs):
         return None
     growing = [run for run in runs if run.active is not None and run.active.superseded]
     candidates = [run for run in runs if _may_grow(picture, run)]
@@ -97,7 +97,7 @@ def growth(picture: Picture) -> tuple[GrowRun | None, float]:
 def _may_grow(picture: Picture, run: RunRecord) -> bool:
     """Whether a run is under way, all is well with it, and a larger size is valid for it."""
     attempt = run.active
-    if attempt is None or run.cancel_grace_s is not None or attempt.departures or attempt.outcomes:
+    if attempt is None or run.cancel_by is not None or attempt.departures or attempt.outcomes:
         return False
     if run.options.pinned is not None:
         return False

@@ -230,6 +230,8 @@ class SliceController:
     def drain(self, slice_id: str, deadline_s: float | None = None) -> None:
         """Take a slice out of use and let it go; it is replaced. Work on it has `deadline_s` seconds to stop.
 
+        Asked again, it has only ever less.
+
         Raises:
             UnknownSliceError: there is no such slice.
 
@@ -450,16 +452,17 @@ class SliceController:
     def _drain(self, slice_id: str, grace_s: float) -> None:
         life = self._fleet.picture.lives.get(slice_id)
         if life is not None:
-            life.drain_grace_s = grace_s
+            by = self._fleet.picture.now + grace_s
+            life.drain_by = by if life.drain_by is None else min(by, life.drain_by)
 
     def _begin_close(self, grace_s: float) -> None:
-        self._fleet.picture.closing_grace_s = grace_s
+        self._fleet.picture.closing_by = self._fleet.picture.now + grace_s
         for run in list(self._fleet.picture.runs):
             self._loop.conductor.cancel(run, grace_s)
 
     def _given_back(self, status: FleetStatus) -> bool:
         """Whether all slices are gone, and no more will come: before the close was taken in, a tick may create some."""
-        return self._fleet.picture.closing_grace_s is not None and not status.slices
+        return self._fleet.picture.closing_by is not None and not status.slices
 
     def _conclude(self, record: RunRecord) -> None:
         """Show that a run is over; called once per run, by the loop or by `close`."""

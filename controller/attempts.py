@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from sliceform.controller.observed import Outcome, OutcomeKind
 from sliceform.controller.requests import AttemptSpec
@@ -37,6 +37,27 @@ class Departure(StrEnum):
     TAKEN = "taken"
 
 
+class Left(NamedTuple):
+    """That a slice left an attempt, written down when it was committed."""
+
+    departure: Departure
+    detail: str
+    #: The host that it began with, `<slice id>/<rank>`, or the slice if it was none of them.
+    host: str
+
+
+class Verdict(NamedTuple):
+    """How an attempt has ended, and what it goes back to: the one answer that history, errors and charges give."""
+
+    ended: Ended
+    #: Why, in a sentence.
+    detail: str
+    #: The host that it began with, `<slice id>/<rank>`; empty if nothing went wrong.
+    host: str = ""
+    #: How the process there ended; None if it was not a process that brought it about.
+    outcome: Outcome | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """How one run is to be treated."""
@@ -62,10 +83,16 @@ class Attempt:
 
     spec: AttemptSpec
     started_epoch_s: float
-    #: By (slice rank, host rank); the first answer counts.
+    #: By (slice rank, host rank), in the order in which they came; the first answer of a host counts.
     outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
-    #: By slice id.
-    departures: dict[str, tuple[Departure, str]] = field(default_factory=dict)
+    #: Those of them that came before any work was asked to stop.
+    unasked: list[tuple[int, int]] = field(default_factory=list)
+    #: By slice id, in the order in which they left.
+    departures: dict[str, Left] = field(default_factory=dict)
+    #: Whether any of its work was asked to stop: what ends from then on may do so for that.
+    asked: bool = False
+    #: Slices of whose departure its work was told.
+    told: frozenset[str] = frozenset()
     #: Slices on which no process of this attempt is left, or that are gone.
     cleared: set[str] = field(default_factory=set)
     #: When its processes are to be stopped by force, loop time; None = it is going well.
@@ -80,11 +107,20 @@ class Attempt:
     provisional: bool = False
     #: Why we end it on purpose; empty if we do not.
     superseded: str = ""
-    ended: Ended | None = None
+    verdict: Verdict | None = None
     ended_epoch_s: float | None = None
-    detail: str = ""
     #: Node id and address of every host, by rank, as far as known when it started.
     nodes: tuple[tuple[str | None, str], ...] = ()
+
+    @property
+    def ended(self) -> Ended | None:
+        """How it ended; None while it goes on."""
+        return None if self.verdict is None else self.verdict.ended
+
+    @property
+    def detail(self) -> str:
+        """Why it ended so, in a sentence; empty while it goes on."""
+        return "" if self.verdict is None else self.verdict.detail
 
     @property
     def hosts(self) -> int:
@@ -93,7 +129,27 @@ class Attempt:
 
     def record(self, life: str, rank: int, outcome: Outcome) -> None:
         """Take in how one host ended; a later answer changes nothing."""
-        self.outcomes.setdefault((self.spec.members.index(life), rank), outcome)
+        key = (self.spec.members.index(life), rank)
+        if key not in self.outcomes:
+            self.outcomes[key] = outcome
+            if not self.asked:
+                self.unasked.append(key)
+
+    def leave(self, life: str, left: Left) -> None:
+        """Write down that a slice left, which ends it on all others; what happens to that slice later counts no more.
+
+        Corrections are another matter: see `oversee`.
+        """
+        self.departures.setdefault(life, left)
+        self.asked = True
+
+    def host(self, key: tuple[int, int]) -> str:
+        """Return the name of a host, `<slice id>/<rank>`."""
+        return f"{self.spec.members[key[0]]}/{key[1]}"
+
+    def rank(self, key: tuple[int, int]) -> int:
+        """Return the rank of a host in the attempt."""
+        return key[0] * self.spec.hosts_per_slice + key[1]
 
     @property
     def succeeded(self) -> bool:
@@ -108,13 +164,6 @@ class Attempt:
         return bool(self.departures) or any(
             outcome.kind is not OutcomeKind.RETURNED for outcome in self.outcomes.values()
         )
-
-    def first(self, *kinds: OutcomeKind) -> tuple[int, Outcome] | None:
-        """Return the first outcome of these kinds, as (rank, outcome)."""
-        for (slice_rank, host_rank), outcome in self.outcomes.items():
-            if outcome.kind in kinds:
-                return slice_rank * self.spec.hosts_per_slice + host_rank, outcome
-        return None
 
 
 @dataclass(slots=True, repr=False)
@@ -139,8 +188,8 @@ class RunRecord:
     larger_since: float | None = None
     #: How many slices its last attempt was ended for; None if for another reason.
     grown_to: int | None = None
-    #: Grace in seconds of a cancel that was asked for; None = nobody asked.
-    cancel_grace_s: float | None = None
+    #: Loop time by which its work is to be gone, since it was cancelled; None = nobody asked.
+    cancel_by: float | None = None
     ended: Ended | None = None
     detail: str = ""
 
@@ -181,30 +230,58 @@ def assign(previous: Sequence[str], available: Sequence[str], size: int) -> tupl
     return tuple((survivors + fresh)[:size])
 
 
-def classify(attempt: Attempt, *, cancelled: bool) -> tuple[Ended, str]:
-    """Say how an attempt that is over has ended, and why in a sentence."""
+def classify(attempt: Attempt, *, cancelled: bool) -> Verdict:
+    """Say how an attempt that is over has ended, and which host that goes back to.
+
+    What came first and was not asked for leads. A slice that was lost goes before the ends of processes, also those
+    that were seen earlier: a peer's connection breaks long before a loss shows.
+    """
     if attempt.succeeded:
-        return Ended.SUCCEEDED, "every host returned"
+        return Verdict(Ended.SUCCEEDED, "every host returned")
     if cancelled:
-        return Ended.CANCELLED, "cancelled"
-    by_kind: dict[Departure, str] = {}
-    for life, (departure, detail) in attempt.departures.items():
-        by_kind.setdefault(departure, f"{life}: {detail}" if detail else life)
-    if Departure.PREEMPTED in by_kind:
-        return Ended.PREEMPTED, by_kind[Departure.PREEMPTED]
-    if Departure.TAKEN in by_kind:
-        return Ended.SUPERSEDED, by_kind[Departure.TAKEN]
-    if attempt.superseded:
-        return Ended.SUPERSEDED, attempt.superseded
-    culprit = attempt.first(OutcomeKind.RAISED, OutcomeKind.REFUSED) or attempt.first(OutcomeKind.CRASHED)
-    if culprit is not None:
-        return Ended.FAILED, f"rank {culprit[0]}: {culprit[1].detail}"
-    if Departure.FAILED in by_kind:
-        return Ended.FAILED, by_kind[Departure.FAILED]
-    lost = attempt.first(OutcomeKind.LOST)
-    if lost is not None:
-        return Ended.PREEMPTED, f"rank {lost[0]}: {lost[1].detail}"
-    return Ended.FAILED, "its processes were stopped"
+        return Verdict(Ended.CANCELLED, "cancelled")
+    life = _first_loss(attempt)
+    culprit = _first_end(attempt)
+    if life is None and culprit is None and attempt.superseded:
+        return Verdict(Ended.SUPERSEDED, attempt.superseded)
+    if life is None and culprit is None:
+        life = next(iter(attempt.departures), None)
+    if life is not None:
+        left = attempt.departures[life]
+        return Verdict(_ENDS[left.departure], f"{life}: {left.detail}", left.host)
+    if culprit is None:
+        host = attempt.host(next(iter(attempt.outcomes), (0, 0)))
+        return Verdict(Ended.FAILED, f"its processes were stopped, on {host} first", host)
+    outcome, host = attempt.outcomes[culprit], attempt.host(culprit)
+    ended = Ended.PREEMPTED if outcome.kind is OutcomeKind.LOST else Ended.FAILED
+    return Verdict(ended, f"rank {attempt.rank(culprit)} ({host}): {outcome.detail}", host, outcome)
+
+
+def _first_loss(attempt: Attempt) -> str | None:
+    """Return the slice that was the first to leave without being asked to.
+
+    An agent that dies once something was asked to stop may do so for that; a node or a notice never does.
+    """
+    asked = bool(attempt.superseded)
+    for life, left in attempt.departures.items():
+        if left.departure is Departure.PREEMPTED or (left.departure is Departure.FAILED and not asked):
+            return life
+        asked = True
+    return None
+
+
+def _first_end(attempt: Attempt) -> tuple[int, int] | None:
+    """Return the host whose process was the first to end without being asked to, other than well.
+
+    One that was lost or whose connection to a peer broke says that something ended elsewhere, so others go before it.
+    """
+    ends = [key for key in attempt.unasked if attempt.outcomes[key].kind in _OWN_ENDS | {OutcomeKind.LOST}]
+    return min(ends, key=lambda key: _follows(attempt.outcomes[key]), default=None)
+
+
+def _follows(outcome: Outcome) -> bool:
+    """Whether an end looks like the consequence of another one."""
+    return outcome.kind is OutcomeKind.LOST or "builtins.ConnectionError" in outcome.types
 
 
 def within_budget(run: RunRecord) -> bool:
@@ -219,11 +296,12 @@ def affordable(run: RunRecord) -> bool:
 
 def exempted(run: RunRecord, attempt: Attempt) -> bool | None:
     """Say what the user's own rules make of a failed attempt: True = try again, False = never, None = no rule."""
-    failures = [outcome for outcome in attempt.outcomes.values() if outcome.kind in _OWN_ENDS]
-    if any(_matches(outcome, run.options.never_retry_on) for outcome in failures):
+    ends = [attempt.outcomes[key] for key in attempt.unasked]
+    if any(_matches(end, run.options.never_retry_on) for end in ends if end.kind in _OWN_ENDS):
         return False
-    # Outcomes are in the order in which they came: what follows the first failure may be its consequence.
-    return True if failures and _matches(failures[0], run.options.retry_on) else None
+    # What follows the end that leads may be its consequence.
+    leads = attempt.verdict.outcome if attempt.verdict is not None else None
+    return True if leads is not None and _matches(leads, run.options.retry_on) else None
 
 
 def _matches(outcome: Outcome, rules: frozenset[int | str]) -> bool:
@@ -232,3 +310,8 @@ def _matches(outcome: Outcome, rules: frozenset[int | str]) -> bool:
 
 #: Ends that the user's own code brought about.
 _OWN_ENDS = frozenset({OutcomeKind.RAISED, OutcomeKind.REFUSED, OutcomeKind.CRASHED})
+_ENDS = {
+    Departure.PREEMPTED: Ended.PREEMPTED,
+    Departure.FAILED: Ended.FAILED,
+    Departure.TAKEN: Ended.SUPERSEDED,
+}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from sliceform.controller.attempts import Departure, Left
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.fold import fold_node
 from sliceform.controller.life import Life
@@ -30,6 +31,8 @@ _FAILURES = frozenset(
         Reason.BUDGET_SPENT,
     }
 )
+#: States in which a slice works for no attempt any more.
+_LEAVING = frozenset({SliceState.PREEMPTED, SliceState.DRAINING})
 
 
 def commit(fleet: Fleet, step: Step) -> None:
@@ -84,6 +87,8 @@ def _commit_slice(fleet: Fleet, life: Life, step: Step) -> None:
         detail=step.detail,
         cause=step.cause,
     )
+    if row.dest in _LEAVING:
+        _leave_attempt(fleet, life, step)
     keep = _BOOKS.get(row.trigger)
     if keep is not None:
         keep(fleet, life, step)
@@ -91,6 +96,21 @@ def _commit_slice(fleet: Fleet, life: Life, step: Step) -> None:
         request = _request(fleet, life, effect)
         if request is not None:
             fleet.outbox.put(request, picture.now)
+
+
+def _leave_attempt(fleet: Fleet, life: Life, step: Step) -> None:
+    """Write into the attempt that the slice works for that it leaves, and why."""
+    attempt = fleet.attempts.get(life.record.run_id or "")
+    if attempt is None:
+        return
+    host = step.cause or life.record.id
+    if step.trigger is SliceTrigger.DRAIN:
+        left = Left(Departure.TAKEN, step.detail or "drained", host)
+    elif step.reason in PROCESS_LOSSES:
+        left = Left(Departure.FAILED, f"{step.detail} ({step.reason.value})", host)
+    else:
+        left = Left(Departure.PREEMPTED, step.detail, host)
+    attempt.leave(life.record.id, left)
 
 
 def _commit_host(fleet: Fleet, life: Life, host: HostRecord, step: Step) -> None:
@@ -127,6 +147,8 @@ def _note(fleet: Fleet, life: Life, step: Step) -> None:
         life.noted_stuck = True
     elif step.reason is Reason.WORK_ENDED:
         life.noted_end = True
+    elif step.reason is Reason.HURRIED:
+        fleet.outbox.put(_release(fleet, life, picture.work_until(life)), picture.now)
 
 
 def _use(fleet: Fleet, life: Life, node_id: str | None, rank: int | None) -> None:
@@ -256,15 +278,18 @@ def _request(fleet: Fleet, life: Life, effect: Effect) -> Request | None:
         if record.run_id is None or record.lost:
             return None
         return Notify(record.id, record.run_id, record.deadline)
-    lost = record.lost or life.noted_loss
-    return Release(record.id, _release_grace(fleet, life), lost)
+    return _release(fleet, life, _work_until(fleet, life))
 
 
-def _release_grace(fleet: Fleet, life: Life) -> float:
-    if life.record.run_id is None:
-        return 0.0
-    if life.record.reason is Reason.CLOSED:
-        return fleet.picture.closing_grace_s or 0.0
-    if life.record.reason is Reason.OPERATOR:
-        return life.drain_grace_s or 0.0
-    return 0.0
+def _work_until(fleet: Fleet, life: Life) -> float:
+    """Return by when work on a slice that is let go of has to be gone, loop time: now, unless a person asked."""
+    picture, record = fleet.picture, life.record
+    if record.run_id is None or record.reason not in {Reason.CLOSED, Reason.OPERATOR}:
+        return picture.now
+    return picture.work_until(life)
+
+
+def _release(fleet: Fleet, life: Life, until: float) -> Release:
+    life.release_by = until
+    grace_s = max(0.0, until - fleet.picture.now)
+    return Release(life.record.id, grace_s, life.record.lost or life.noted_loss)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from sliceform.controller.allot import larger
-from sliceform.controller.attempts import Attempt, Ended, RunRecord, exempted, within_budget
+from sliceform.controller.attempts import Attempt, Ended, RunRecord, Verdict, exempted, within_budget
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.observed import ProcessEnded
 from sliceform.controller.oversee import Oversight, dead_suspects, next_look, oversee, verdict_s
@@ -35,9 +35,10 @@ class Conductor:
 
     def cancel(self, run: RunRecord, grace_s: float) -> None:
         """Begin to cancel a run; its processes have `grace_s` seconds from now, asked again only ever less."""
-        if run.ended is not None or (run.cancel_grace_s is not None and run.cancel_grace_s <= grace_s):
+        by = self._fleet.picture.now + grace_s
+        if run.ended is not None or (run.cancel_by is not None and run.cancel_by <= by):
             return
-        run.cancel_grace_s = grace_s
+        run.cancel_by = by
         if run.active is None:
             self._finish(run, Ended.CANCELLED, "cancelled while it waited")
         elif run.active.stopped:
@@ -70,7 +71,7 @@ class Conductor:
         fleet.record_attempt(attempt)
         for life in lives:
             life.record.run_id = spec.key
-            life.over = None
+            life.over = life.stop_by = None
             life.view.outcomes.clear()
         run.larger_since = run.grown_to = None
         fleet.note_run(run, Reason.ATTEMPT_STARTED, f"attempt {number} on {', '.join(start.members)}", "running")
@@ -130,15 +131,16 @@ class Conductor:
             run, attempt, picture.lives, nodes, now=picture.now, epoch=picture.epoch, settings=fleet.settings
         )
         deadline = min((time for time in (attempt.deadline, self._deadline(run, attempt, seen)) if time), default=None)
-        if set(seen.departures) != set(attempt.departures) or deadline != attempt.deadline:
+        if attempt.told != seen.departures.keys() or deadline != attempt.deadline:
             attempt.deadline = deadline
+            attempt.told = frozenset(seen.departures)
             self._tell(attempt)
         attempt.departures.update(seen.departures)
         attempt.cleared.update(seen.cleared)
         attempt.stop_at = seen.stop_at
         attempt.doubted_at = seen.doubted_at
-        if seen.ended is not None:
-            self._end(run, attempt, *seen.ended)
+        if seen.verdict is not None:
+            self._end(run, attempt, seen.verdict)
         elif attempt.stop_at is not None and not attempt.stopped and picture.now >= attempt.stop_at:
             attempt.stopped = True
             self._stop(run, attempt)
@@ -153,7 +155,8 @@ class Conductor:
             if dead:
                 run.failures -= 1
                 run.preemptions += 1
-                attempt.ended, attempt.detail = Ended.PREEMPTED, f"the node of rank {dead[0]} died"
+                host = attempt.host(divmod(dead[0], attempt.spec.hosts_per_slice))
+                attempt.verdict = Verdict(Ended.PREEMPTED, f"the node of rank {dead[0]} died", host)
                 fleet.record_attempt(attempt)
                 detail = f"attempt {attempt.spec.number} was preempted after all: {attempt.detail}"
                 fleet.note_run(run, Reason.ATTEMPT_ENDED, detail, "running" if run.active else "waiting")
@@ -168,7 +171,7 @@ class Conductor:
         notices = [notice for life in lives if (notice := earliest_notice(life)) is not None]
         deadlines = [notice.deadline_epoch_s for notice in notices if notice.deadline_epoch_s is not None]
         stop_at = seen.stop_at if seen.stop_at is not None and seen.stop_at != attempt.stop_at else FOREVER
-        if run.cancel_grace_s is None and picture.now < stop_at < FOREVER:
+        if run.cancel_by is None and picture.now < stop_at < FOREVER:
             end = picture.epoch + (stop_at - picture.now)
             # The same moment comes back a little different when it goes through loop time.
             if end < min(deadlines, default=FOREVER) - _SAME_S:
@@ -178,6 +181,7 @@ class Conductor:
     def _tell(self, attempt: Attempt) -> None:
         """Tell the work on all slices to checkpoint and stop, with the earliest deadline."""
         fleet = self._fleet
+        attempt.asked = True
         for member in attempt.spec.members:
             life = fleet.picture.lives.get(member)
             if life is None or life.record.run_id != attempt.spec.key or life.record.lost:
@@ -186,18 +190,23 @@ class Conductor:
                 fleet.outbox.put(Notify(member, attempt.spec.key, attempt.deadline), fleet.picture.now)
 
     def _stop(self, run: RunRecord, attempt: Attempt) -> None:
-        fleet = self._fleet
+        """End what is left of its work on all slices by force; what is drained already is hurried by `plan`."""
+        fleet, now = self._fleet, self._fleet.picture.now
+        attempt.asked = True
+        until = now if run.cancel_by is None else max(now, run.cancel_by)
         for member in attempt.spec.members:
             life = fleet.picture.lives.get(member)
             if life is None or member in attempt.cleared or life.record.run_id != attempt.spec.key:
                 continue
+            life.stop_by = until
             if life.record.state in {SliceState.RUNNING, SliceState.PREEMPTED}:
-                fleet.outbox.put(Stop(member, attempt.spec.key, run.cancel_grace_s or 0.0), fleet.picture.now)
+                fleet.outbox.put(Stop(member, attempt.spec.key, until - now), now)
 
-    def _end(self, run: RunRecord, attempt: Attempt, ended: Ended, detail: str) -> None:
+    def _end(self, run: RunRecord, attempt: Attempt, verdict: Verdict) -> None:
         """Close an attempt, charge the budget, and end the run or let it wait for its next attempt."""
         fleet, picture = self._fleet, self._fleet.picture
-        attempt.ended, attempt.detail, attempt.ended_epoch_s = ended, detail, picture.epoch
+        ended, detail = verdict.ended, verdict.detail
+        attempt.verdict, attempt.ended_epoch_s = verdict, picture.epoch
         fleet.record_attempt(attempt)
         for member in attempt.spec.members:
             life = picture.lives.get(member)
@@ -212,7 +221,7 @@ class Conductor:
         fleet.note_run(run, Reason.ATTEMPT_ENDED, f"attempt {attempt.spec.number} {ended}: {detail}", "running")
         if ended in {Ended.SUCCEEDED, Ended.CANCELLED}:
             self._finish(run, ended, detail)
-        elif run.cancel_grace_s is not None:
+        elif run.cancel_by is not None:
             self._finish(run, Ended.CANCELLED, detail)
         elif rule is False or not within_budget(run):
             self._finish(run, ended, detail)

@@ -19,8 +19,12 @@ class Life:
     raylet_heard: list[float]
     #: Slice names or node ids that were excluded when the reservation was asked for.
     avoided: frozenset[str] = frozenset()
-    #: An operator's drain: grace in seconds for work that runs; None when nobody asked.
-    drain_grace_s: float | None = None
+    #: Loop time by which the work on it is to be gone: an operator drains it; None when nobody asked.
+    drain_by: float | None = None
+    #: The same because its attempt is being ended; None while that goes on.
+    stop_by: float | None = None
+    #: The loop time that its release was asked for with; None before.
+    release_by: float | None = None
     #: Key of the attempt on this slice that has been found over.
     over: str | None = None
     #: What has been noted in the history already, so that a level is noted once.

@@ -9,20 +9,18 @@ import dataclasses
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from sliceform.controller.attempts import Attempt, Departure, Ended, RunRecord, affordable, classify
+from sliceform.controller.attempts import Attempt, Departure, Left, RunRecord, Verdict, affordable, classify
 from sliceform.controller.life import Life
 from sliceform.controller.observed import PROCESS_LOSSES, Node, OutcomeKind
 from sliceform.controller.settings import Settings
 from sliceform.controller.sync import FOREVER, earliest_notice, is_lost
-from sliceform.states.reasons import Reason
-from sliceform.states.slices import SliceState
 
 
 class Oversight(NamedTuple):
     """What one look at an attempt found."""
 
-    #: Slices that have left it, and why.
-    departures: Mapping[str, tuple[Departure, str]]
+    #: Slices that have left it, and why; what was written down as a failure may have proved to be a loss.
+    departures: Mapping[str, Left]
     #: Slices on which nothing of it runs any more.
     cleared: frozenset[str]
     #: When its processes are to be stopped by force; None = not at all.
@@ -30,7 +28,7 @@ class Oversight(NamedTuple):
     #: Loop time at which something ended that may prove to be the death of a node; None if nothing did.
     doubted_at: float | None
     #: How it ended; None = it goes on.
-    ended: tuple[Ended, str] | None
+    verdict: Verdict | None
 
 
 def oversee(
@@ -47,14 +45,7 @@ def oversee(
 
     `nodes` is the node table as it was read last, by node id; empty if it was not.
     """
-    departures = {
-        member: departure
-        for member in attempt.spec.members
-        if (departure := _departure(lives.get(member), attempt.departures.get(member))) is not None
-    }
-    for rank in dead_suspects(attempt, departures, nodes):
-        member = attempt.spec.members[rank // attempt.spec.hosts_per_slice]
-        departures[member] = (Departure.PREEMPTED, f"the node of rank {rank} died")
+    departures = {**attempt.departures, **_corrections(attempt, lives, nodes)}
     doubted_at = attempt.doubted_at
     if doubted_at is None and _suspects(attempt, departures):
         doubted_at = now
@@ -62,24 +53,25 @@ def oversee(
         member for member in attempt.spec.members if _cleared(lives.get(member), attempt, member in departures)
     )
     stop_at = attempt.stop_at
-    if run.cancel_grace_s is not None or departures or (attempt.troubled and not attempt.superseded):
+    if run.cancel_by is not None or departures or (attempt.troubled and not attempt.superseded):
         # Time that was given may only get shorter: by a cancel, or by a loss after a notice.
         present = {member: life for member, life in lives.items() if member in departures and member not in cleared}
-        fresh = now + _grace(run, departures, present, epoch, settings, known=stop_at is not None)
+        fresh = now + _grace(run, departures, present, settings, now=now, epoch=epoch, known=stop_at is not None)
         stop_at = fresh if stop_at is None else min(stop_at, fresh)
-    ended = None
-    if attempt.succeeded:
-        ended = (Ended.SUCCEEDED, "every host returned")
-    elif len(cleared) == len(attempt.spec.members) and (
-        run.cancel_grace_s is not None
-        or doubted_at is None
-        or now - doubted_at >= verdict_s(settings)
-        or not _suspects(attempt, departures)
-        or affordable(run)
+    verdict = None
+    if attempt.succeeded or (
+        len(cleared) == len(attempt.spec.members)
+        and (
+            run.cancel_by is not None
+            or doubted_at is None
+            or now - doubted_at >= verdict_s(settings)
+            or not _suspects(attempt, departures)
+            or affordable(run)
+        )
     ):
-        attempt_now = dataclasses.replace(attempt, departures=dict(departures))
-        ended = classify(attempt_now, cancelled=run.cancel_grace_s is not None)
-    return Oversight(departures, cleared, stop_at, doubted_at, ended)
+        attempt_now = dataclasses.replace(attempt, departures=departures)
+        verdict = classify(attempt_now, cancelled=run.cancel_by is not None)
+    return Oversight(departures, cleared, stop_at, doubted_at, verdict)
 
 
 def verdict_s(settings: Settings) -> float:
@@ -87,9 +79,7 @@ def verdict_s(settings: Settings) -> float:
     return min(settings.verdict_s, 2 * settings.nodes_every_s)
 
 
-def dead_suspects(
-    attempt: Attempt, departures: Mapping[str, tuple[Departure, str]], nodes: Mapping[str, Node]
-) -> list[int]:
+def dead_suspects(attempt: Attempt, departures: Mapping[str, Left], nodes: Mapping[str, Node]) -> list[int]:
     """Return the ranks whose process or agent died as a failure would, and whose node proves to be dead or gone."""
     if not nodes:
         return []
@@ -97,14 +87,15 @@ def dead_suspects(
     return [rank for rank, node in found if node and ((row := nodes.get(node)) is None or not row.alive)]
 
 
-def _suspects(attempt: Attempt, departures: Mapping[str, tuple[Departure, str]]) -> list[int]:
+def _suspects(attempt: Attempt, departures: Mapping[str, Left]) -> list[int]:
     per_slice = attempt.spec.hosts_per_slice
-    preempted = {member for member, (departure, _) in departures.items() if departure is Departure.PREEMPTED}
+    preempted = {member for member, left in departures.items() if left.departure is Departure.PREEMPTED}
     ranks = []
     for slice_rank, member in enumerate(attempt.spec.members):
         if member in preempted:
             continue
-        agent_died = departures.get(member, (None, ""))[0] is Departure.FAILED
+        left = departures.get(member)
+        agent_died = left is not None and left.departure is Departure.FAILED
         for host_rank in range(per_slice):
             outcome = attempt.outcomes.get((slice_rank, host_rank))
             if agent_died or (outcome is not None and outcome.kind is OutcomeKind.CRASHED):
@@ -112,24 +103,25 @@ def _suspects(attempt: Attempt, departures: Mapping[str, tuple[Departure, str]])
     return ranks
 
 
-def _departure(life: Life | None, known: tuple[Departure, str] | None) -> tuple[Departure, str] | None:
-    """Say why a slice is no longer part of the attempt; a notice or a node's death that shows later corrects it."""
-    if life is None:
-        return known or (Departure.PREEMPTED, "released")
-    record = life.record
-    if record.state not in {SliceState.PREEMPTED, SliceState.DRAINING}:
-        return known
-    # A notice foretold it, or the node itself died: then the end of a process of ours is no failure.
-    taken_away = earliest_notice(life) is not None or any(
+def _corrections(attempt: Attempt, lives: Mapping[str, Life], nodes: Mapping[str, Node]) -> Mapping[str, Left]:
+    """Return the failures that prove to be losses: of slices by a notice or a node's death, of hosts by their node."""
+    found = {
+        member: left._replace(departure=Departure.PREEMPTED)
+        for member, left in attempt.departures.items()
+        if left.departure is Departure.FAILED and member in lives and _taken_away(lives[member])
+    }
+    for rank in dead_suspects(attempt, {**attempt.departures, **found}, nodes):
+        key = divmod(rank, attempt.spec.hosts_per_slice)
+        detail = f"the node of rank {rank} died"
+        found[attempt.spec.members[key[0]]] = Left(Departure.PREEMPTED, detail, attempt.host(key))
+    return found
+
+
+def _taken_away(life: Life) -> bool:
+    """Whether a notice foretold it, or a node itself died: then the end of a process of ours is no failure."""
+    return earliest_notice(life) is not None or any(
         host.lost is not None and host.lost.reason not in PROCESS_LOSSES for host in life.view.hosts
     )
-    if known is not None:
-        return (Departure.PREEMPTED, known[1]) if known[0] is Departure.FAILED and taken_away else known
-    if record.state is SliceState.DRAINING and record.reason in {Reason.OPERATOR, Reason.CLOSED}:
-        return Departure.TAKEN, record.detail or "drained"
-    if record.reason in PROCESS_LOSSES and not taken_away:
-        return Departure.FAILED, record.detail
-    return Departure.PREEMPTED, record.detail
 
 
 def _cleared(life: Life | None, attempt: Attempt, departed: bool) -> bool:  # noqa: FBT001 - private, named at its call
@@ -144,11 +136,12 @@ def _cleared(life: Life | None, attempt: Attempt, departed: bool) -> bool:  # no
 
 def _grace(
     run: RunRecord,
-    departures: Mapping[str, tuple[Departure, str]],
+    departures: Mapping[str, Left],
     present: Mapping[str, Life],
-    epoch: float,
     settings: Settings,
     *,
+    now: float,
+    epoch: float,
     known: bool,
 ) -> float:
     """Return how long the attempt's processes may go on from now, seconds; `known` if that was decided before.
@@ -158,19 +151,21 @@ def _grace(
     Slices that are noticed or drained leave time to save, also when some hosts have raised meanwhile: that is how they
     say that they have saved.
     """
-    if run.cancel_grace_s is not None:
+    if run.cancel_by is not None:
         return 0.0  # the grace goes with the request to stop
     if any(is_lost(life) or life.record.lost for life in present.values()):
         return settings.loss_grace_s
     if departures and not present and known:
         return FOREVER  # what was noticed or drained has saved and is gone; the others keep their time
-    return min((_time_left(life, epoch, settings) for life in present.values()), default=settings.loss_grace_s)
+    return min(
+        (_time_left(life, settings, now=now, epoch=epoch) for life in present.values()), default=settings.loss_grace_s
+    )
 
 
-def _time_left(life: Life, epoch: float, settings: Settings) -> float:
+def _time_left(life: Life, settings: Settings, *, now: float, epoch: float) -> float:
     """Return how long work may go on on a slice that is noticed or drained, seconds."""
-    if life.drain_grace_s is not None:
-        return life.drain_grace_s
+    if life.drain_by is not None:
+        return max(0.0, life.drain_by - now)
     notice = earliest_notice(life)
     deadline = notice.deadline_epoch_s if notice is not None else life.record.deadline
     return settings.drain_grace_s if deadline is None else max(0.0, deadline - epoch)

@@ -38,5 +38,10 @@ class Picture:
     epoch: float = 0.0
     #: The last observation failed: nothing may be destroyed because of what is not seen.
     blind: bool = False
-    #: Set when the fleet closes: grace for work that runs, seconds.
-    closing_grace_s: float | None = None
+    #: Set when the fleet closes: loop time by which all work is to be gone.
+    closing_by: float | None = None
+
+    def work_until(self, life: Life) -> float:
+        """Return the loop time by which the work on a slice is to be gone; infinite if nobody has asked for its end."""
+        asked = (life.drain_by, life.stop_by, self.closing_by)
+        return min((time for time in asked if time is not None), default=float("inf"))

@@ -17,6 +17,9 @@ from sliceform.states.hosts import HostState, HostTrigger
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import LIVE, SliceState, SliceTrigger
 
+#: Times that differ by less are the same, seconds.
+_SAME_S = 0.001
+
 
 def plan(picture: Picture) -> Decision:
     """Return everything that is to be done now, in the order to do it."""
@@ -24,7 +27,7 @@ def plan(picture: Picture) -> Decision:
     creates: list[Step] = []
     begun: list[StartAttempt] = []
     grown: GrowRun | None = None
-    if picture.closing_grace_s is None:
+    if picture.closing_by is None:
         target, growth_due = _target(picture, live)
         due = min(due, growth_due)
         if len(live) > target:
@@ -70,6 +73,7 @@ def _survey(picture: Picture) -> tuple[list[Step], list[Step], list[Life], float
             continue
         if state is SliceState.DRAINING:
             steps += _stragglers(life)
+            steps += _hurry(picture, life)
             continue
         if state is SliceState.PREEMPTED:
             due = min(due, _grace_end(picture, life))
@@ -88,6 +92,15 @@ def _stragglers(life: Life) -> Iterator[Step]:
     return _host_drains(life, Step(record.id, None, SliceTrigger.DRAIN, reason, record.detail))
 
 
+def _hurry(picture: Picture, life: Life) -> Iterator[Step]:
+    """Give the work on a slice that drains already less time, when a later command leaves it less."""
+    until = picture.work_until(life)
+    if life.release_by is None or until >= life.release_by - _SAME_S or work_gone(life):
+        return
+    left_s = max(0.0, until - picture.now)
+    yield Step(life.record.id, None, None, Reason.HURRIED, f"its work has {left_s:.1f} s to stop")
+
+
 def _host_drains(life: Life, step: Step) -> Iterator[Step]:
     for host in life.record.hosts:
         if host.state not in {None, HostState.DRAINING}:
@@ -98,7 +111,7 @@ def _due_drain(picture: Picture, life: Life) -> Step | None:
     """Let a slice go, whatever the count: the fleet closes, a person asked, or what preempted it is over."""
     record = life.record
     reason = None
-    if picture.closing_grace_s is not None:
+    if picture.closing_by is not None:
         reason = Reason.CLOSED
     elif record.state is SliceState.PREEMPTED:
         if record.lost or life.noted_loss:
@@ -107,7 +120,7 @@ def _due_drain(picture: Picture, life: Life) -> Step | None:
             reason = Reason.WORK_GONE
         elif picture.now >= _grace_end(picture, life):
             reason = Reason.GRACE_OVER
-    elif life.drain_grace_s is not None:
+    elif life.drain_by is not None:
         reason = Reason.OPERATOR
     return None if reason is None else Step(record.id, None, SliceTrigger.DRAIN, reason)
 
@@ -119,12 +132,14 @@ def work_gone(life: Life) -> bool:
 
 
 def _grace_end(picture: Picture, life: Life) -> float:
-    """Return when work on a preempted slice has had its time: the notice's deadline, else the usual grace."""
+    """Return when work on a preempted slice has had its time: the notice's deadline or the usual grace, or less."""
     notice = earliest_notice(life)
     deadline = notice.deadline_epoch_s if notice is not None else life.record.deadline
     if deadline is None:
-        return life.record.since + picture.settings.drain_grace_s
-    return picture.now + deadline - picture.epoch
+        end = life.record.since + picture.settings.drain_grace_s
+    else:
+        end = picture.now + deadline - picture.epoch
+    return end if life.drain_by is None else min(end, life.drain_by)
 
 
 def _idle_surplus(picture: Picture, lives: Sequence[Life]) -> tuple[int, int]:

@@ -112,23 +112,19 @@ class Run:
             budget = f"max_preemptions={record.options.max_preemptions}"
             message = f"{self.id} was preempted {count}, {budget}: {record.detail}"
             return RunPreempted(message, run_id=self.id, attempts=tries), None
-        culprit = record.attempts[-1].first(OutcomeKind.RAISED, OutcomeKind.REFUSED, OutcomeKind.CRASHED)
-        outcome = culprit[1] if culprit else Outcome(OutcomeKind.CRASHED, record.detail)
+        verdict = record.attempts[-1].verdict
+        assert verdict is not None
+        outcome = verdict.outcome or Outcome(OutcomeKind.CRASHED, record.detail)
         cause = _unpickle(outcome.error)
         error = RunFailed(
             f"{self.id} failed {count}, max_failures={record.options.max_failures}: {record.detail}",
             run_id=self.id,
             attempts=tries,
-            host=self._host(culprit[0]) if culprit else "",
+            host=verdict.host,
             remote_traceback=outcome.traceback,
             exception=cause,
         )
         return error, cause
-
-    def _host(self, rank: int) -> str:
-        spec = self.record.attempts[-1].spec
-        slice_rank, host_rank = divmod(rank, spec.hosts_per_slice)
-        return f"{spec.members[slice_rank]}/{host_rank}"
 
     def __repr__(self) -> str:
         """Name it, with its state; nothing of what it was given."""

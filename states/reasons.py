@@ -74,6 +74,7 @@ class Reason(StrEnum):
     WORK_GONE = "work_gone", "The work of the preempted slice has stopped."
     GRACE_OVER = "grace_over", "The grace after the notice is over."
     DRIVER_GONE = "driver_gone", "The driver that kept it ended without closing; Ray removed its groups."
+    HURRIED = "hurried", "A later command left the work on a draining slice less time."
     GROUPS_REMOVED = "groups_removed", "Its placement groups are observed removed."
 
     # What the controller met on its way.

@@ -245,9 +245,15 @@ def _reason(slice_id: str, run: Run) -> tuple[bytes, str]:
     elif record.ended is Ended.CANCELLED:
         error = TaskCancelledError(error_message=f"{run.id} on {slice_id} was cancelled")
     else:
-        culprit = record.attempts[-1].first(OutcomeKind.RAISED, OutcomeKind.REFUSED, OutcomeKind.CRASHED)
-        outcome = culprit[1] if culprit is not None else Outcome(OutcomeKind.CRASHED, record.detail)
+        verdict = record.attempts[-1].verdict
+        assert verdict is not None
+        outcome = verdict.outcome or Outcome(OutcomeKind.CRASHED, record.detail)
         if outcome.error is not None:
             return outcome.error, outcome.traceback or outcome.detail
-        error = RunFailed(f"{run.id} on {slice_id}: {record.detail}", run_id=run.id, remote_traceback=outcome.traceback)
+        error = RunFailed(
+            f"{run.id} on {slice_id}: {record.detail}",
+            run_id=run.id,
+            host=verdict.host,
+            remote_traceback=outcome.traceback,
+        )
     return pickle.dumps(error), str(error)

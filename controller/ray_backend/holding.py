@@ -102,8 +102,9 @@ class Holding:
     stage: Stage = Stage.HELD
     #: Release at once, without grace.
     lost: bool = False
-    #: Whether the steps of its release are under way.
+    #: Whether the steps of its release are under way, and until when work may go on meanwhile, monotonic seconds.
     ending: bool = False
+    work_until: float = float("inf")
     #: The claim on a TPU slice, and the hosts; a GPU or CPU slice has only hosts.
     head: PlacementGroup | None = None
     hosts: PlacementGroup | None = None

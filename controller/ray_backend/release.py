@@ -51,9 +51,14 @@ class Releases:
             return
         holding.stage = Stage.RELEASING
         holding.lost = holding.lost or request.lost
+        until = time.monotonic() + request.grace_s
+        hurried = until < holding.work_until
+        holding.work_until = min(until, holding.work_until)
         if not holding.ending:
             holding.ending = True
-            self._advance(holding, self._steps(holding, request.grace_s))
+            self._advance(holding, self._steps(holding))
+        elif hurried and not holding.lost:
+            self._wind_down(holding)
 
     def _advance(self, holding: Holding, steps: Steps) -> None:
         """Go on until the next wait; a release that fails is begun anew when it is asked for again."""
@@ -75,9 +80,9 @@ class Releases:
         else:
             self._session.io.put(partial(self._advance, holding, steps), delay_s)
 
-    def _steps(self, holding: Holding, grace_s: float) -> Steps:
+    def _steps(self, holding: Holding) -> Steps:
         if not holding.lost:
-            yield from self._end_work(holding, grace_s)
+            yield from self._end_work(holding)
         if not holding.lost:
             yield from self._end_agents(holding)
         if holding.lost:
@@ -89,12 +94,18 @@ class Releases:
             groups.remove(group)
             yield from _until(partial(_is_gone, group))
 
-    def _end_work(self, holding: Holding, grace_s: float) -> Steps:
+    def _wind_down(self, holding: Holding) -> None:
+        grace_s = max(0.0, holding.work_until - time.monotonic())
         for work in holding.attempts.values():
             if any(task.gone is None for task in work.tasks):
                 self._attempts.wind_down(holding, work, grace_s)
-        end = time.monotonic() + grace_s + _WORK_MARGIN_S
-        yield from _until(lambda: holding.lost or not _works(holding) or time.monotonic() >= end)
+
+    def _end_work(self, holding: Holding) -> Steps:
+        self._wind_down(holding)
+        # Asked each time: a later request may leave it less.
+        yield from _until(
+            lambda: holding.lost or not _works(holding) or time.monotonic() >= holding.work_until + _WORK_MARGIN_S
+        )
         if _works(holding) and not holding.lost:
             left = sorted({f"{work.key} on host {task.rank}" for work, task in holding.working()})
             log.warning("work_not_seen_gone", slice=holding.life, left=left)

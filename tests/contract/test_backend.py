@@ -211,6 +211,13 @@ class TestWork:
         harness.wait_for(ProcessStarted, life="a", count=2)
         harness.release("a", lost=True)
 
+    def test_has_less_time_when_its_slice_is_released_again_with_less(self, harness: Harness) -> None:
+        harness.bring_up("a")
+        harness.launch("a", fn=harness.busy(600.0))
+        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.submit(Release("a", 600.0))
+        harness.release("a")
+
 
 class TestExplain:
     def test_no_such_pod_type(self, harness: Harness) -> None:

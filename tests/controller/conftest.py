@@ -211,7 +211,7 @@ def lives(draw: Any, number: int = 1) -> Life:
     heard = [draw(st.sampled_from([80.0, 99.0])) for _ in range(HOSTS)]
     life = Life(record, view, heard, list(heard))
     life.over = draw(st.sampled_from([None, record.run_id]))
-    life.drain_grace_s = draw(rarely(st.just(5.0)))
+    life.drain_by = draw(rarely(st.just(5.0)))
     life.noted_loss = state is SliceState.PREEMPTED and draw(st.booleans())
     return life
 
@@ -242,7 +242,7 @@ def pictures(draw: Any) -> Picture:
         now=100.0,
         epoch=1_100.0,
         blind=draw(st.booleans()),
-        closing_grace_s=draw(rarely(st.just(3.0))),
+        closing_by=draw(rarely(st.just(3.0))),
     )
 
 

@@ -10,6 +10,7 @@ from sliceform.controller.attempts import (
     Attempt,
     Departure,
     Ended,
+    Left,
     RunOptions,
     RunRecord,
     assign,
@@ -87,9 +88,7 @@ class TestOutcomes:
 
     def test_ranks_count_through_all_slices(self) -> None:
         one = attempt()
-        one.record("slice-2", 1, Outcome(OutcomeKind.RAISED, "x"))
-        assert one.first(OutcomeKind.RAISED) == (3, one.outcomes[1, 1])
-        assert one.first(OutcomeKind.CRASHED) is None
+        assert [(one.rank(key), one.host(key)) for key in [(0, 1), (1, 1)]] == [(1, "slice-1/1"), (3, "slice-2/1")]
 
 
 def ended(
@@ -99,11 +98,14 @@ def ended(
     cancelled: bool = False,
 ) -> Ended:
     one = attempt()
-    one.outcomes = {key: Outcome(kind, "why") for key, kind in outcomes.items()}
-    one.departures = {life: (why, "detail") for life, why in (departures or {}).items()}
-    kind, detail = classify(one, cancelled=cancelled)
-    assert detail
-    return kind
+    for (slice_rank, host_rank), kind in outcomes.items():
+        one.record(one.spec.members[slice_rank], host_rank, Outcome(kind, "why"))
+    for life, why in (departures or {}).items():
+        one.leave(life, Left(why, "detail", life))
+    found = classify(one, cancelled=cancelled)
+    assert found.detail
+    assert found.host or found.ended in {Ended.SUCCEEDED, Ended.CANCELLED}
+    return found.ended
 
 
 ALL = dict.fromkeys([(0, 0), (0, 1), (1, 0), (1, 1)], OutcomeKind.RETURNED)
@@ -117,9 +119,13 @@ LOST = {(0, 0): OutcomeKind.LOST}
         pytest.param(ALL, {"slice-1": Departure.PREEMPTED}, True, Ended.SUCCEEDED, id="all returned, whatever else"),
         pytest.param(RAISED, {"slice-1": Departure.PREEMPTED}, True, Ended.CANCELLED, id="cancelled"),
         pytest.param(RAISED, {"slice-1": Departure.PREEMPTED}, False, Ended.PREEMPTED, id="raised because preempted"),
-        pytest.param(RAISED, {"slice-1": Departure.TAKEN}, False, Ended.SUPERSEDED, id="we took a slice"),
+        pytest.param({}, {"slice-1": Departure.TAKEN}, False, Ended.SUPERSEDED, id="we took a slice"),
+        pytest.param(RAISED, {"slice-1": Departure.TAKEN}, False, Ended.FAILED, id="raised before we took a slice"),
         pytest.param(
-            {}, {"slice-1": Departure.TAKEN, "slice-2": Departure.PREEMPTED}, False, Ended.PREEMPTED, id="both"
+            {}, {"slice-1": Departure.TAKEN, "slice-2": Departure.PREEMPTED}, False, Ended.PREEMPTED, id="taken first"
+        ),
+        pytest.param(
+            {}, {"slice-1": Departure.PREEMPTED, "slice-2": Departure.TAKEN}, False, Ended.PREEMPTED, id="lost first"
         ),
         pytest.param(RAISED, {}, False, Ended.FAILED, id="raised"),
         pytest.param({(1, 1): OutcomeKind.CRASHED}, {}, False, Ended.FAILED, id="crashed"),

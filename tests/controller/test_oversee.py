@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.attempts import Attempt, Departure, Ended, RunOptions, RunRecord
+from sliceform.controller.attempts import Attempt, Departure, Ended, Left, RunOptions, RunRecord, Verdict
 from sliceform.controller.life import Life
-from sliceform.controller.observed import Loss, Node, Outcome, OutcomeKind
+from sliceform.controller.observed import PROCESS_LOSSES, Loss, Node, Outcome, OutcomeKind
 from sliceform.controller.oversee import Oversight, next_look, oversee
 from sliceform.controller.requests import AttemptSpec
 from sliceform.controller.settings import Settings
@@ -46,6 +46,9 @@ class World:
         life = self.lives[name]
         life.record.state, life.record.reason, life.record.detail = state, reason, reason.value
         life.record.lost, life.record.since = lost, NOW
+        departure = Departure.TAKEN if reason is Reason.OPERATOR else Departure.PREEMPTED
+        departure = Departure.FAILED if reason in PROCESS_LOSSES else departure
+        self.attempt.leave(name, Left(departure, reason.value, f"{name}/0"))
         return life
 
     def end(self, name: str, outcome: Outcome = RETURNED) -> None:
@@ -68,11 +71,11 @@ def test_all_is_well(world: World) -> None:
 
 def test_succeeds_as_soon_as_every_host_returned(world: World) -> None:
     world.end("slice-1")
-    assert world.look().ended is None
+    assert world.look().verdict is None
     world.leave("slice-2", SliceState.PREEMPTED, Reason.PREEMPTION_NOTICE)
     for rank in range(2):
         world.attempt.record("slice-2", rank, RETURNED)
-    ended = world.look().ended
+    ended = world.look().verdict
     assert ended is not None
     assert ended[0] is Ended.SUCCEEDED
 
@@ -80,16 +83,21 @@ def test_succeeds_as_soon_as_every_host_returned(world: World) -> None:
 def test_a_host_that_raised_stops_the_others_and_fails_it(world: World) -> None:
     world.end("slice-1", Outcome(OutcomeKind.RAISED, "ValueError: x"))
     seen = world.look(loss_grace_s=0.0)
-    assert (seen.stop_at, seen.ended) == (NOW, None)
+    assert (seen.stop_at, seen.verdict) == (NOW, None)
     world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-    ended = world.look().ended
-    assert ended == (Ended.FAILED, "rank 0: ValueError: x")
+    ended = world.look().verdict
+    assert ended == Verdict(
+        Ended.FAILED,
+        "rank 0 (slice-1/0): ValueError: x",
+        "slice-1/0",
+        Outcome(OutcomeKind.RAISED, "ValueError: x"),
+    )
 
 
 def test_a_lost_slice_stops_the_others_at_once(world: World) -> None:
     world.leave("slice-1", SliceState.PREEMPTED, Reason.NODE_DIED, lost=True)
     seen = world.look()
-    assert seen.departures == {"slice-1": (Departure.PREEMPTED, "node_died")}
+    assert seen.departures == {"slice-1": Left(Departure.PREEMPTED, "node_died", "slice-1/0")}
     assert seen.stop_at == NOW
 
 
@@ -102,12 +110,12 @@ def test_a_notice_leaves_the_work_its_time(world: World, deadline: float | None,
 
 def test_an_operators_drain_leaves_the_time_that_was_given_and_charges_nothing(world: World) -> None:
     life = world.leave("slice-1", SliceState.DRAINING, Reason.OPERATOR)
-    life.drain_grace_s = 12.0
+    life.drain_by = NOW + 12.0
     seen = world.look()
-    assert (seen.departures["slice-1"][0], seen.stop_at) == (Departure.TAKEN, NOW + 12.0)
+    assert (seen.departures["slice-1"].departure, seen.stop_at) == (Departure.TAKEN, NOW + 12.0)
     del world.lives["slice-1"]
     world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-    ended = world.look().ended
+    ended = world.look().verdict
     assert ended is not None
     assert ended[0] is Ended.SUPERSEDED
 
@@ -126,9 +134,9 @@ def test_a_loss_or_a_cancel_after_a_notice_cuts_the_time_short(world: World) -> 
     life = world.leave("slice-1", SliceState.PREEMPTED, Reason.PREEMPTION_NOTICE)
     life.view.hosts[0].notices = {"gce": EPOCH + 20.0}
     world.attempt.stop_at = NOW + 20.0
-    world.run.cancel_grace_s = 3.0
+    world.run.cancel_by = 3.0
     assert world.look(NOW + 1.0).stop_at == NOW + 1.0
-    world.run.cancel_grace_s = None
+    world.run.cancel_by = None
     life.view.hosts[1].lost = Loss(Reason.NODE_DIED, "gone")
     assert world.look(NOW + 2.0, loss_grace_s=1.0).stop_at == NOW + 3.0
 
@@ -157,33 +165,33 @@ class TestDeadAgent:
         life = world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
         life.view.hosts[0].lost = Loss(Reason.AGENT_DIED, "exit code 1")
         if first == "death":
-            assert world.look().departures["slice-1"][0] is Departure.FAILED
+            assert world.look().departures["slice-1"].departure is Departure.FAILED
         life.view.hosts[1].notices = {"ray-drain": EPOCH + 60.0}
-        assert world.look().departures["slice-1"][0] is Departure.PREEMPTED
+        assert world.look().departures["slice-1"].departure is Departure.PREEMPTED
 
     def test_on_a_living_node_charges_failures_after_a_look_at_the_nodes(self, world: World) -> None:
         life = world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
         life.view.hosts[0].lost = Loss(Reason.AGENT_DIED, "exit code 1")
         world.end("slice-1", Outcome(OutcomeKind.STOPPED))
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-        assert world.look().ended is None
-        ended = world.look(NOW + 2.0, nodes_every_s=1.0).ended
+        assert world.look().verdict is None
+        ended = world.look(NOW + 2.0, nodes_every_s=1.0).verdict
         assert ended is not None
         assert ended[0] is Ended.FAILED
 
     def test_on_a_node_that_proves_dead_charges_preemptions(self, world: World) -> None:
         life = world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
         life.view.hosts[0].lost = Loss(Reason.AGENT_DIED, "exit code 1")
-        assert world.look().departures["slice-1"][0] is Departure.FAILED
+        assert world.look().departures["slice-1"].departure is Departure.FAILED
         life.view.hosts[0].lost = Loss(Reason.NODE_DIED, "dead")
-        assert world.look().departures["slice-1"][0] is Departure.PREEMPTED
+        assert world.look().departures["slice-1"].departure is Departure.PREEMPTED
 
     def test_is_judged_by_its_node_also_when_the_slice_is_gone(self, world: World) -> None:
         world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
         world.look()
         del world.lives["slice-1"]
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-        assert world.look().ended is None
+        assert world.look().verdict is None
         assert self.ended(world, NOW + 2.0) is Ended.FAILED
         world.nodes["node-1"] = Node("node-1", alive=False)
         assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
@@ -191,7 +199,7 @@ class TestDeadAgent:
         assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
 
     def ended(self, world: World, now: float) -> Ended:
-        ended = world.look(now, nodes_every_s=1.0).ended
+        ended = world.look(now, nodes_every_s=1.0).verdict
         assert ended is not None
         return ended[0]
 
@@ -206,7 +214,7 @@ class TestDeadAgent:
     def test_a_process_that_just_vanished_is_judged_alike(self, world: World) -> None:
         world.end("slice-1", Outcome(OutcomeKind.CRASHED, "killed"))
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-        assert world.look().ended is None
+        assert world.look().verdict is None
         assert self.ended(world, NOW + 2.0) is Ended.FAILED
         world.nodes["node-0"] = Node("node-0", alive=False)
         assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
@@ -221,25 +229,25 @@ class TestDeadAgent:
         world.nodes.clear()
         world.end("slice-1", Outcome(OutcomeKind.CRASHED, "killed"))
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-        assert world.look().ended is None
+        assert world.look().verdict is None
         assert self.ended(world, NOW + 2.0) is Ended.FAILED
 
 
 def test_waits_until_nothing_of_it_runs_on_any_slice(world: World) -> None:
     world.leave("slice-1", SliceState.PREEMPTED, Reason.NODE_DIED, lost=True)
     world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-    assert world.look().ended is None
+    assert world.look().verdict is None
     del world.lives["slice-1"]
-    ended = world.look().ended
+    ended = world.look().verdict
     assert ended is not None
     assert ended[0] is Ended.PREEMPTED
 
 
 def test_a_cancelled_run_is_stopped_at_once_with_the_grace_in_the_request(world: World) -> None:
-    world.run.cancel_grace_s = 9.0
+    world.run.cancel_by = 9.0
     assert world.look().stop_at == NOW
     world.end("slice-1", Outcome(OutcomeKind.STOPPED))
     world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-    ended = world.look().ended
+    ended = world.look().verdict
     assert ended is not None
     assert ended[0] is Ended.CANCELLED

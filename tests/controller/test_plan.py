@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from sliceform.controller.allot import free_slices
-from sliceform.controller.attempts import Attempt, Ended, RunOptions, RunRecord
+from sliceform.controller.attempts import Attempt, Ended, RunOptions, RunRecord, Verdict
 from sliceform.controller.life import Life
 from sliceform.controller.observed import Notice
 from sliceform.controller.picture import Picture
@@ -65,7 +65,9 @@ def picture(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[Ru
 def run(number: int = 1, sizes: tuple[int, ...] | None = None, *, previous: tuple[str, ...] = ()) -> RunRecord:
     made = RunRecord(f"run-{number}", None, RunOptions(sizes=sizes), 0.0, 0.0, lambda _: None)
     if previous:
-        made.attempts = [Attempt(AttemptSpec("x/1", "x", 1, previous, 2, None), 0.0, ended=Ended.PREEMPTED)]
+        made.attempts = [
+            Attempt(AttemptSpec("x/1", "x", 1, previous, 2, None), 0.0, verdict=Verdict(Ended.PREEMPTED, ""))
+        ]
     return made
 
 
@@ -118,7 +120,7 @@ class TestWhateverThePicture:
         for step in plan(fleet).steps:
             life = fleet.lives.get(step.life)
             if step.trigger is SliceTrigger.DRAIN and life and life.record.state is SliceState.RUNNING:
-                assert fleet.closing_grace_s is not None or life.drain_grace_s is not None
+                assert fleet.closing_by is not None or life.drain_by is not None
 
     @given(st.data())
     @settings(max_examples=60)
@@ -264,11 +266,11 @@ class TestPreempted:
 
     def test_closing_and_operators_take_what_runs(self) -> None:
         fleet = picture("running pending preempted draining", 2)
-        fleet.closing_grace_s = 5.0
+        fleet.closing_by = 5.0
         assert drained(fleet) == ["slice-1", "slice-2", "slice-3"]
         assert created(fleet) == []
         fleet = picture("running ready", 2)
-        fleet.lives["slice-1"].drain_grace_s = 5.0
+        fleet.lives["slice-1"].drain_by = 5.0
         assert drained(fleet) == ["slice-1"]
         assert [step.cause for step in created(fleet)] == ["slice-1"]
 
@@ -300,7 +302,7 @@ class TestRuns:
 
     def test_one_that_is_being_cancelled_gets_nothing(self) -> None:
         waiting = run()
-        waiting.cancel_grace_s = 0.0
+        waiting.cancel_by = 0.0
         assert plan(picture("ready", 1, runs=(waiting,))).starts == ()
 
     def test_survivors_keep_their_rank(self) -> None:
@@ -311,6 +313,6 @@ class TestRuns:
     def test_slices_under_notice_or_to_be_drained_are_not_free(self) -> None:
         fleet = picture("ready ready ready running", 4)
         fleet.lives["slice-1"].view.hosts[0].notices = {"gce": None}
-        fleet.lives["slice-2"].drain_grace_s = 0.0
+        fleet.lives["slice-2"].drain_by = 0.0
         assert fleet.lives["slice-1"].view.hosts[0].notice == Notice("gce", None)
         assert free_slices(list(fleet.lives.values())) == ["slice-3"]
