@@ -107,6 +107,10 @@ def initialize_jax(**options: Any) -> None:
     `options` go to `jax.distributed.initialize`. With one host, or called again, there is nothing to do. The world is
     shut down after the function returns.
 
+    Every process has all accelerators that Ray gave its host, unless `local_device_ids` names some. What else the host
+    is part of (Slurm, Open MPI, Kubernetes, a TPU's metadata; see `jax._src.clusters` and `JAX_LOCAL_DEVICE_IDS`) is
+    not asked: where Ray was started by `srun` with one task a node, jax would take one GPU of each host.
+
     Raises:
         RuntimeError: it was not called inside a function that a fleet runs, or jax cannot join.
 
@@ -122,5 +126,6 @@ def initialize_jax(**options: Any) -> None:
         coordinator_address=context.coordinator_address,
         num_processes=context.world_size,
         process_id=context.rank,
-        **options,
+        # None would let jax look for a cluster that knows; an empty list it takes for no restriction.
+        **{"local_device_ids": [], "cluster_detection_method": "deactivate", **options},
     )

@@ -80,9 +80,19 @@ def test_hosts_join_once_with_the_users_options(
             "coordinator_address": "10.0.0.1:4242",
             "num_processes": 2,
             "process_id": 1,
+            "local_device_ids": [],
+            "cluster_detection_method": "deactivate",
             "initialization_timeout": 9,
         }
     ]
+
+
+def test_the_user_may_restrict_the_devices(
+    enter: Callable[[int], context.HostContext], joined: list[dict[str, Any]]
+) -> None:
+    enter(2)
+    context.initialize_jax(local_device_ids=[0, 1])
+    assert joined[0]["local_device_ids"] == [0, 1]
 
 
 def test_a_host_that_is_alone_has_nobody_to_join(

@@ -235,21 +235,38 @@ def work(seconds, stopped):
     time.sleep(seconds)
     if stopped:
         raise Stopped("saved")
+    from jax._src.xla_bridge import CUDA_VISIBLE_DEVICES
+    return CUDA_VISIBLE_DEVICES.value
 
 call = given["call"]
 if {stopped}:
     Channel("i1", f"slice-1/{{call['rank']}}", call["attempt"]).ask_to_stop(None)
-envelope, _ = run(work, {seconds}.get(call["rank"]), {stopped})
-answer = [envelope["status"], sys.modules["jax"].distributed.is_initialized()]
+envelope, devices = run(work, {seconds}.get(call["rank"]), {stopped})
+answer = [envelope["status"], devices, sys.modules["jax"].distributed.is_initialized()]
 """
+
+#: A host whose Ray was started by Slurm, one task a node, or by Open MPI, of which too little is left.
+OTHER_CLUSTERS = {
+    "SLURM_JOB_ID": "50448588",
+    "SLURM_STEP_NODELIST": "gpu[01-02]",
+    "SLURM_NTASKS": "2",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_STEP_NUM_NODES": "2",
+    "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://10.96.0.1:34911",
+    "JAX_LOCAL_DEVICE_IDS": "0",
+}
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.parametrize(("stopped", "status"), [(False, "returned"), (True, "raised")])
+@pytest.mark.parametrize(("stopped", "status", "devices"), [(False, "returned", "all"), (True, "raised", None)])
 def test_whoever_is_done_first_waits_for_the_others_in_the_jax_world(
-    run: Callable[..., Any], *, stopped: bool, status: str
+    run: Callable[..., Any], *, stopped: bool, status: str, devices: str | None
 ) -> None:
-    """JAX ends all others when the process with its coordinator leaves before them, whatever they still save."""
+    """JAX ends all others when the process with its coordinator leaves before them, whatever they still save.
+
+    And all devices of a host are in it, whatever other cluster the host is part of.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{probe.getsockname()[1]}"
@@ -258,10 +275,10 @@ def test_whoever_is_done_first_waits_for_the_others_in_the_jax_world(
 
     def host(rank: int) -> Any:
         changes = {"rank": rank, "host_rank": rank, "coordinator_address": address, "jax_shutdown_s": limit_s}
-        return run(code, changes)
+        return run(code, changes | {"env": OTHER_CLUSTERS})
 
     with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(host, range(2))) == [[status, False]] * 2
+        assert list(pool.map(host, range(2))) == [[status, devices, False]] * 2
 
 
 def test_leaving_jax_is_bounded(run: Callable[..., Any]) -> None:
