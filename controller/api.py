@@ -414,6 +414,17 @@ class SliceController:
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Run:
         """Run `fn(*args, **kwargs)` once on every host of the slices it is given; return at once.
 
+        Args:
+            fn: a plain callable, which gets Ray's references as they are, or a Ray remote function, which gets the
+                values of those that are arguments themselves, as in Ray. References and actor handles inside of
+                arguments, or used by the function, are good on all hosts and let go with the run and its `Run`.
+            args: positional arguments of the function.
+            kwargs: named arguments of the function.
+
+        Returns:
+            The run. Of references that the function returns only those are good whose object somebody else made: what
+            its process has put into Ray's store itself ends with it.
+
         Raises:
             UnpicklableFunctionError: the function or an argument cannot be sent; says which.
             FleetClosedError: the fleet was closed.

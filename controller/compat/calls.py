@@ -10,6 +10,7 @@ import ray
 
 from sliceform.controller.errors import ConfigurationError
 from sliceform.controller.on_host.own_call import run_own_call
+from sliceform.controller.on_host.parcel import Parcel
 from sliceform.controller.ray_backend.pack import pack
 from sliceform.controller.spec import SliceShape
 
@@ -23,7 +24,7 @@ class Call:
     """A call as it travels."""
 
     #: `(function, args, kwargs)`, pickled.
-    work: bytes = field(repr=False)
+    work: Parcel = field(repr=False)
     env: Mapping[str, str] = field(repr=False)
     #: What its process asks for instead of all that its bundle has, by Ray resource.
     resources: Mapping[str, float]

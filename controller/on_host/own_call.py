@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ray import cloudpickle
 
 from sliceform.controller.on_host.context import host_context
+from sliceform.controller.on_host.parcel import unwrap
 
 #: What a run over one slice sets, though its caller may be joining several: who sets none of these wants none.
 _OF_THE_RUN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def run_own_call(calls: Mapping[int, tuple[Mapping[str, str], int]], works: Sequence[bytes]) -> bytes:
+def run_own_call(
+    calls: Mapping[int, tuple[Mapping[str, str], int]], works: Sequence[tuple[bytes, tuple[Any, ...]]]
+) -> bytes:
     """Return the pickled value of this host's call; nothing at all on a host that was not called.
 
     Args:
         calls: by host rank, the variables of its call and the index of its work.
-        works: `(function, args, kwargs)`, pickled; kept once each, as hosts mostly share one.
+        works: parcels of `(function, args, kwargs)`; kept once each, as hosts mostly share one.
 
     """
     call = calls.get(host_context().host_rank)
@@ -28,6 +32,6 @@ def run_own_call(calls: Mapping[int, tuple[Mapping[str, str], int]], works: Sequ
     for name in _OF_THE_RUN:
         os.environ.pop(name, None)
     os.environ.update(variables)
-    function, args, kwargs = cloudpickle.loads(works[index])
+    function, args, kwargs = unwrap(*works[index])
     packed: bytes = cloudpickle.dumps(function(*args, **kwargs))
     return packed

@@ -11,12 +11,11 @@ import sys
 import threading
 from typing import Any
 
-from ray import cloudpickle
-
 from sliceform.controller.on_host import context as contexts
 from sliceform.controller.on_host.channel import Channel
 from sliceform.controller.on_host.environment import set_environment
 from sliceform.controller.on_host.outcome import Envelope, failure, returned, stopped
+from sliceform.controller.on_host.parcel import unwrap, wrap
 from sliceform.controller.on_host.processes import MARK
 
 log = logging.getLogger("sliceform.on_host")
@@ -25,15 +24,17 @@ log = logging.getLogger("sliceform.on_host")
 _registered: int | None = None
 
 
-def run(call: dict[str, Any], work: bytes) -> tuple[Envelope, bytes]:
+def run(call: dict[str, Any], work: bytes, held: tuple[Any, ...] = ()) -> tuple[Envelope, Any]:
     """Run one host's part of an attempt.
 
     Args:
         call: Who this host is in the attempt, and the limits of it; all plain values.
         work: `(function, args, kwargs)`, pickled.
+        held: The references in it; see `parcel`.
 
     Returns:
-        The envelope (`status` is `returned`, `raised`, `refused` or `stopped`; see `outcome`) and the pickled value.
+        The envelope (`status` is `returned`, `raised`, `refused` or `stopped`; see `outcome`) and the value: the bytes
+        of its parcel, which Ray then does not copy, or the parcel if there are references in it.
 
     Raises:
         RuntimeError: another process of the same attempt is still there.
@@ -52,7 +53,7 @@ def run(call: dict[str, Any], work: bytes) -> tuple[Envelope, bytes]:
     os.environ[MARK] = channel.mark
     contexts.enter(_context(call, channel))
     try:
-        function, args, kwargs = cloudpickle.loads(work)
+        function, args, kwargs = unwrap(work, held)
     except BaseException as error:  # noqa: BLE001 - whatever the user's modules raise when imported
         hint = " (install it there, or ship it with runtime_env)" if isinstance(error, ModuleNotFoundError) else ""
         return failure("refused", error, f"the function cannot be unpickled on this host{hint}"), b""
@@ -65,11 +66,11 @@ def run(call: dict[str, Any], work: bytes) -> tuple[Envelope, bytes]:
             _shut_jax_down(call["jax_shutdown_s"])
         return envelope, b""
     try:
-        packed = cloudpickle.dumps(value)
+        packed = wrap(value)
     except BaseException as error:  # noqa: BLE001 - whatever the user's __reduce__ raises
         return failure("raised", error, f"the returned {type(value).__name__} cannot be pickled"), b""
     _shut_jax_down(call["jax_shutdown_s"])
-    return returned(), packed
+    return returned(), packed if packed.held else packed.data
 
 
 def _call(function: Any, args: Any, kwargs: Any) -> Any:

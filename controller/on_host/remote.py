@@ -49,9 +49,11 @@ class AgentActor:
         return await self._agent.stop(attempt, grace_s)
 
 
-def run_host(sources: dict[str, str], call: dict[str, Any], work: bytes) -> tuple[dict[str, Any], bytes]:
+def run_host(
+    sources: dict[str, str], call: dict[str, Any], work: bytes, held: tuple[Any, ...]
+) -> tuple[dict[str, Any], Any]:
     """Run the user's function in this fresh process; see `process.run`."""
     bootstrap.install(sources)
     from sliceform.controller.on_host.process import run
 
-    return run(call, work)
+    return run(call, work, held)

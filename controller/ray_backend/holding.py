@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -91,6 +91,11 @@ class Work:
     def key(self) -> str:
         """The attempt's key."""
         return self.request.attempt.key
+
+    def let_go(self) -> None:
+        """Drop the user's work once nothing can start it any more: objects and actors are kept for its references."""
+        if all(task.gone is not None for task in self.tasks):
+            self.request = replace(self.request, attempt=replace(self.request.attempt, work=None))
 
 
 @dataclass(slots=True, eq=False)

@@ -19,12 +19,12 @@ def submit(
     *,
     task: HostTask,
     addresses: tuple[str, str],
-    payload: Any,
+    data: Any,
 ) -> tuple[Any, Any]:
     """Submit it, without waiting; return the references to its envelope and to its value.
 
-    `addresses` are those of the coordinators, for jax and for transfers between slices; `payload` is the pickled work
-    or a reference to it.
+    `addresses` are those of the coordinators, for jax and for transfers between slices; `data` are the bytes of the
+    work, or a reference to them.
     """
     request, spec = work.request, work.request.attempt
     packed: Packed = spec.work
@@ -48,7 +48,9 @@ def submit(
         "jax_shutdown_s": spec.jax_shutdown_s,
         "incarnation": fleet.incarnation,
     }
-    envelope, value = run_host.options(**_options(fleet, holding, work, task, packed)).remote(call, payload)
+    envelope, value = run_host.options(**_options(fleet, holding, work, task, packed)).remote(
+        call, data, packed.payload.held
+    )
     return envelope, value
 
 

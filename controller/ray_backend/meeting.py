@@ -21,19 +21,19 @@ class Meeting:
     #: Whether the coordinator's host has been asked.
     asked: bool = False
     _waiting: list[Callable[[], None]] = field(default_factory=list)
-    _parcel: Any = None
+    _shared: Any = None
 
-    def parcel(self, payload: bytes) -> Any:
-        """Return the work as an argument of a task: its bytes, or a reference to them.
+    def share(self, data: bytes) -> Any:
+        """Return the bytes of the work as an argument of a task: themselves, or a reference to them.
 
         A reference is made anew for every attempt. Ray may try to fetch an older one from a copy on a node that has
         just died, and waits half a minute before it tries another.
         """
-        if len(payload) <= _INLINE_BYTES:
-            return payload
-        if self._parcel is None:
-            self._parcel = ray.put(payload)
-        return self._parcel
+        if len(data) <= _INLINE_BYTES:
+            return data
+        if self._shared is None:
+            self._shared = ray.put(data)
+        return self._shared
 
     def when_known(self, then: Callable[[], None]) -> None:
         """Call `then` now, or once the addresses are known."""

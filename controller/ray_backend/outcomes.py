@@ -10,6 +10,7 @@ from ray import exceptions
 
 from sliceform.controller.errors import ResultLost
 from sliceform.controller.observed import Outcome, OutcomeKind
+from sliceform.controller.on_host.parcel import unwrap
 from sliceform.controller.ray_backend.failures import words
 
 _STOPPED = "stopped by the controller"
@@ -37,7 +38,7 @@ def refused(detail: str) -> Outcome:
 
 
 def from_envelope(envelope: Mapping[str, Any], value: Any) -> Outcome:
-    """Read an envelope; `value` is the reference to the returned value's bytes."""
+    """Read an envelope; `value` is the reference to the returned value's bytes or parcel."""
     kind = _KINDS[envelope["status"]]
     if kind is OutcomeKind.RETURNED:
         return Outcome(kind, load=_loader(value))
@@ -62,7 +63,7 @@ def _loader(value: Any) -> Callable[[], Any]:
             packed = ray.get(value)
         except exceptions.RayError as error:
             raise ResultLost(f"the value that this host returned is lost: {words(error)}") from error
-        return ray.cloudpickle.loads(packed)
+        return unwrap(packed) if isinstance(packed, bytes) else unwrap(*packed)
 
     return load
 

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 
 from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
+from sliceform.controller.on_host.parcel import Parcel, with_values, wrap
 from sliceform.controller.ray_backend import private
 from sliceform.controller.spec import SliceShape
 
@@ -35,7 +36,7 @@ class Packed:
     """Work as it travels."""
 
     #: Function, arguments and keyword arguments, pickled together.
-    payload: bytes = field(repr=False)
+    payload: Parcel = field(repr=False)
     #: What its host tasks ask for instead of what their bundle has of the same Ray resource.
     resources: Mapping[str, float]
     runtime_env: Mapping[str, Any] | None = field(default=None, repr=False)
@@ -68,8 +69,12 @@ def pack(
             f"({', '.join(unlike)}): give one of them, with all that is needed"
         )
     _check_environment(run_env or runtime_env)
+    if parts is not None and any(isinstance(argument, ray.ObjectRef) for argument in (*args, *kwargs.values())):
+        work = (with_values, (function, *args), dict(kwargs))
+    else:
+        work = (function, args, dict(kwargs))
     try:
-        payload = ray.cloudpickle.dumps((function, args, dict(kwargs)))
+        payload = wrap(work)
     except Exception as error:
         raise _unpicklable(error, function, args, kwargs) from error
     return Packed(payload, resources, runtime_env)
@@ -116,7 +121,7 @@ def _unpicklable(
 ) -> UnpicklableFunctionError:
     for part, value in _parts(function, args, kwargs):
         try:
-            ray.cloudpickle.dumps(value)
+            wrap(value)
         except Exception as found:  # noqa: BLE001 - whatever the user's classes raise
             return UnpicklableFunctionError(part, str(found) or repr(found))
     return UnpicklableFunctionError("the work as a whole", str(error) or repr(error))

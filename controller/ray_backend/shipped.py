@@ -35,8 +35,8 @@ def ship() -> Shipped:
         def __init__(self, config: dict[str, Any]) -> None:
             super().__init__(sources, config)
 
-    def run_host(call: dict[str, Any], work: bytes) -> tuple[dict[str, Any], bytes]:
-        return remote.run_host(sources, call, work)
+    def run_host(call: dict[str, Any], work: bytes, held: tuple[Any, ...]) -> tuple[dict[str, Any], Any]:
+        return remote.run_host(sources, call, work, held)
 
     agent = ray.remote(
         num_cpus=0,

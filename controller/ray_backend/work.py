@@ -170,7 +170,7 @@ class Attempts:
                 work,
                 task=task,
                 addresses=meeting.addresses,
-                payload=meeting.parcel(work.request.attempt.work.payload),
+                data=meeting.share(work.request.attempt.work.payload.data),
             )
         except Exception as error:
             log.exception("task_not_submitted", slice=holding.life, rank=task.rank, attempt=work.key)
@@ -245,6 +245,7 @@ class Attempts:
         if task.gone is None:
             task.gone = ProcessGone(holding.life, task.rank, work.key)
             self._session.post(task.gone)
+            work.let_go()
 
     def _cancel(self, work: Work, task: HostTask) -> None:
         if not task.running:

@@ -5,6 +5,7 @@ import ray
 
 from sliceform.controller import CpuSlice, GpuSlice, TpuSlice
 from sliceform.controller.errors import ConfigurationError
+from sliceform.controller.on_host.parcel import unwrap, with_values
 from sliceform.controller.ray_backend.pack import pack
 
 GIBIBYTE = 2**30
@@ -83,6 +84,15 @@ def test_an_environment_that_ray_refuses_is_refused_here(env, says):
     with pytest.raises(ConfigurationError, match="Ray does not take the runtime environment") as caught:
         packed(run_env=env)
     assert says in str(caught.value)
+
+
+def test_a_remote_function_gets_the_values_of_its_arguments_and_a_plain_one_the_references():
+    ref = ray.ObjectRef.from_random()
+    for fn, called in ((work, work), (ray.remote(work), with_values)):
+        payload = pack(fn, (ref,), {"nested": [ref]}, GPUS).payload
+        assert payload.held == (ref,)
+        assert unwrap(*payload)[0].__name__ == called.__name__
+    assert unwrap(*pack(ray.remote(work), (), {"nested": [ref]}, GPUS).payload)[0].__name__ == "work"
 
 
 @pytest.mark.parametrize("fn", [3, None, ray.remote(work).options(num_cpus=1)])

@@ -13,6 +13,7 @@ from ray import exceptions
 from sliceform.controller import CpuSlice, Settings
 from sliceform.controller.errors import ResultLost
 from sliceform.controller.observed import EffectFailed, Notified, OutcomeKind, ProcessEnded, ProcessGone, Reserved
+from sliceform.controller.on_host.parcel import Parcel
 from sliceform.controller.ray_backend import outcomes
 from sliceform.controller.ray_backend.holding import Agent, Holding
 from sliceform.controller.ray_backend.pack import Packed
@@ -91,7 +92,7 @@ class World:
         return self.posted[before:]
 
     def launch(self) -> list[Any]:
-        spec = AttemptSpec(KEY, "run-1", 1, ("slice-1",), SHAPE.hosts, Packed(b"", {}))
+        spec = AttemptSpec(KEY, "run-1", 1, ("slice-1",), SHAPE.hosts, Packed(Parcel(b""), {}))
         self.attempts.launch(self.holding, Launch("slice-1", SHAPE, spec, 0))
         return self.settle()
 
@@ -102,6 +103,17 @@ def test_a_task_that_ray_does_not_take_ends_as_refused_on_a_host_that_is_free_ag
     assert [(event.rank, event.outcome.kind) for event in ended] == [(rank, OutcomeKind.REFUSED) for rank in range(2)]
     assert "no such option" in ended[0].outcome.detail
     assert sum(isinstance(event, ProcessGone) for event in told) == 2
+
+
+def test_work_is_let_go_when_it_is_over_and_asked_for_again_it_is_only_told_of_once_more() -> None:
+    world = World()
+    world.launch()
+    (work,) = world.holding.attempts.values()
+    assert work.request.attempt.work is None
+    world.posted.clear()
+    world.launch()
+    assert [type(event) for event in world.posted] == [ProcessEnded, ProcessGone] * 2
+    assert work is world.holding.attempts[KEY]
 
 
 def test_a_host_that_cannot_be_prepared_is_tried_again_and_given_up_after_a_while() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private import state as ray_state
 
 from sliceform.controller import RunCancelled, RunFailed, SliceController, TpuSlice
 from sliceform.controller.status import FleetStatus
@@ -133,6 +134,49 @@ def test_a_run_returns_by_rank_and_rank_is_the_worker_id(pool: VirtualCluster) -
         again = fleet.options(slices=1).run(who)
         assert {value["megascale"] for value in again.values} == {None}
         assert not {value["pid"] for value in again.values} & {value["pid"] for value in result.values}
+
+
+@ray.remote(num_cpus=0)
+class Adder:
+    """Answers as long as somebody holds a handle of it."""
+
+    def add(self, one: int, other: int) -> int:
+        return one + other
+
+
+def use_references(fleet: SliceController) -> None:
+    """Use references and a handle, wherever they can be, over two attempts; keep none."""
+    ref = ray.put(40)
+    adder = Adder.remote()
+
+    def look(given: Any, nested: dict[str, Any]) -> tuple[str, int, Any]:
+        from sliceform.controller import host_context
+
+        if isinstance(given, ray.ObjectRef) and host_context().attempt == 1:
+            raise RuntimeError("once more")
+        return type(given).__name__, ray.get(adder.add.remote(*nested["all"], 2)), ref
+
+    for fn, seen in ((look, "ObjectRef"), (ray.remote(look), "int")):
+        found = fleet.options(max_failures=1).run(fn, ref, nested={"all": [ref]}).values
+        assert [value[:2] for value in found] == [(seen, 42)] * 2
+        assert ray.get([value[2] for value in found]) == [40, 40]
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_references_are_of_use_on_hosts_and_are_let_go_with_the_run(pool: VirtualCluster) -> None:
+    """A remote function gets the values of its arguments, as in Ray; no object and no actor outlives its run."""
+    count = ray._private.worker.global_worker.core_worker.get_all_reference_counts
+    with fleet_of(1) as fleet:
+        fleet.wait_ready(1, READY_S)
+        fleet.run(who)
+        before = len(count())
+        use_references(fleet)
+        wait_for(lambda: len(count()) <= before)
+        wait_for(lambda: not [row for row in ray_state.actors().values() if living(row, "Adder")])
+
+
+def living(actor: dict[str, Any], name: str) -> bool:
+    return actor["ActorClassName"] == name and actor["State"] != "DEAD"
 
 
 @pytest.mark.usefixtures("no_leaks")
