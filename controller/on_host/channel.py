@@ -99,6 +99,11 @@ class Channel:
         return "/".join(self.folder.parts[-3:])
 
     @property
+    def context_file(self) -> Path:
+        """The file that tells processes which the user's process starts whose they are."""
+        return self.folder / "context"
+
+    @property
     def run_file(self) -> Path:
         """The file that the user's process holds."""
         return self.folder / "process"
@@ -157,7 +162,7 @@ class Channel:
 
     def forget(self) -> None:
         """Remove all but the tombstone: a process of this attempt may still start."""
-        for name in ("process", "stop", "stop.new"):
+        for name in ("process", "context", "stop", "stop.new"):
             (self.folder / name).unlink(missing_ok=True)
 
     def buried(self) -> bool:

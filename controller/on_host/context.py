@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from sliceform.controller.on_host.channel import Channel
 
 log = logging.getLogger("sliceform.on_host")
 
+#: Where the context is written down, in the environment of the user's process and of those that it starts.
+VARIABLE = "SLICEFORM_CONTEXT"
 #: How old an answer of `should_stop` may be, seconds.
 _FRESH_S = 0.05
 
@@ -87,25 +92,49 @@ def enter(context: HostContext) -> None:
     _current = context
 
 
+def hand_down(context: HostContext, channel: Channel) -> None:
+    """Let the processes that this one starts have its context, too, however they are started."""
+    known = {field.name: getattr(context, field.name) for field in fields(context) if field.name != "_signal"}
+    channel.context_file.write_text(json.dumps(known), encoding="ascii")
+    os.environ[VARIABLE] = str(channel.context_file)
+
+
 def host_context() -> HostContext:
-    """Return this host's place in the run.
+    """Return this host's place in the run; processes that the function starts have the same, as long as it runs.
 
     Raises:
         RuntimeError: it was not called inside a function that a fleet runs.
 
     """
     if _current is None:
-        raise RuntimeError(
-            "host_context() works inside a function run by SliceController.submit or .run; here is no run"
-        )
+        enter(_handed_down())
+    assert _current is not None
     return _current
+
+
+def _handed_down() -> HostContext:
+    """Return the context of the process that this one descends from."""
+    why = "here is no run"
+    path = os.environ.get(VARIABLE)
+    if path is not None:
+        try:
+            known = json.loads(Path(path).read_text(encoding="ascii"))
+            return HostContext(**known, _signal=StopSignal(Channel.at(Path(path).parent)))
+        except FileNotFoundError:
+            why = "the run that this process belonged to is over"
+        except (OSError, ValueError, TypeError) as error:
+            why = f"what {VARIABLE}={path} says cannot be read: {error!r}"
+    raise RuntimeError(
+        f"host_context() works inside a function run by SliceController.submit or .run, and in what it starts; {why}"
+    )
 
 
 def initialize_jax(**options: Any) -> None:
     """Join all hosts of the run into one `jax.distributed` world; call it before any other use of jax.
 
     `options` go to `jax.distributed.initialize`. With one host, or called again, there is nothing to do. The world is
-    shut down after the function returns.
+    shut down after the function returns. One process of a host can be in it: the function's own, or, if that stays out,
+    one that it starts, which leaves when it ends.
 
     Every process has all accelerators that Ray gave its host, unless `local_device_ids` names some. What else the host
     is part of (Slurm, Open MPI, Kubernetes, a TPU's metadata; see `jax._src.clusters` and `JAX_LOCAL_DEVICE_IDS`) is

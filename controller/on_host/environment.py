@@ -6,6 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from sliceform.controller.on_host import context as contexts
+from sliceform.controller.on_host.processes import MARK
+
 #: Variables of runs over several slices, which a single slice must not inherit: it would wait for the others.
 _MEGASCALE = (
     "MEGASCALE_COORDINATOR_ADDRESS",
@@ -13,7 +16,26 @@ _MEGASCALE = (
     "MEGASCALE_PORT",
     "MEGASCALE_SLICE_ID",
 )
+#: What else is set here for the libraries that read it.
+_LIBRARIES = (
+    "TPU_HOST_ID",
+    "TPU_SLICE_NAME",
+    "TPU_NUM_DEVICES",
+    "JAX_COORDINATOR_ADDRESS",
+    "JAX_NUM_PROCESSES",
+    "JAX_PROCESS_ID",
+)
 _PLACE = ("rank", "world_size", "slice_rank", "num_slices", "host_rank", "hosts_per_slice", "slice_id", "run_id")
+#: All that is set here, or removed, whatever a user says.
+OURS = frozenset(
+    {
+        *_LIBRARIES,
+        *_MEGASCALE,
+        *(f"SLICEFORM_{name.upper()}" for name in (*_LIBRARIES, *_MEGASCALE, *_PLACE, "attempt")),
+        MARK,
+        contexts.VARIABLE,
+    }
+)
 
 
 def set_environment(call: Mapping[str, Any]) -> None:

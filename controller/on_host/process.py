@@ -46,12 +46,14 @@ def run(call: dict[str, Any], work: bytes, held: tuple[Any, ...] = ()) -> tuple[
     _registered = channel.enter()
     if _registered is None:
         return stopped(), b""
+    context = _context(call, channel)
     try:
         set_environment(call)
+        contexts.hand_down(context, channel)
     except (TypeError, ValueError, OSError) as error:
         return failure("refused", error, "the run's environment cannot be set"), b""
     os.environ[MARK] = channel.mark
-    contexts.enter(_context(call, channel))
+    contexts.enter(context)
     try:
         function, args, kwargs = unwrap(work, held)
     except BaseException as error:  # noqa: BLE001 - whatever the user's modules raise when imported

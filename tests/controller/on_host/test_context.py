@@ -51,12 +51,18 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-def test_outside_a_run_there_is_no_context(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("told", "why"),
+    [(None, "here is no run"), ("/nowhere/context", "is over"), (__file__, "SLICEFORM_CONTEXT=.* cannot be read")],
+)
+def test_outside_a_run_there_is_no_context(monkeypatch: pytest.MonkeyPatch, told: str | None, why: str) -> None:
     monkeypatch.setattr(context, "_current", None)
-    with pytest.raises(RuntimeError, match="inside a function"):
-        context.host_context()
-    with pytest.raises(RuntimeError, match="inside a function"):
-        context.initialize_jax()
+    monkeypatch.delenv("SLICEFORM_CONTEXT", raising=False)
+    if told is not None:
+        monkeypatch.setenv("SLICEFORM_CONTEXT", told)
+    for asks in (context.host_context, context.initialize_jax):
+        with pytest.raises(RuntimeError, match=f"inside a function .*{why}"):
+            asks()
 
 
 def test_the_deadline_is_that_of_the_stop(enter: Callable[[int], context.HostContext]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.on_host.environment import set_environment
+from sliceform.controller.on_host.environment import OURS, set_environment
 from sliceform.controller.on_host.outcome import failure
 from sliceform.controller.settings import Settings
 
@@ -67,6 +67,33 @@ answer = run(work, 1, b=2)
     ]
 
 
+def test_what_the_function_starts_has_its_context(script: Callable[..., Any], call: dict[str, Any]) -> None:
+    """Forked, spawned or a program of its own; each sees for itself when the work is to stop."""
+    code = """
+asks = (
+    "(lambda c: [c.rank, c.world_size, c.slice_id, c.attempt, c.previous, c.should_stop(), c.deadline])"
+    "(__import__('sliceform.controller', fromlist=['host_context']).host_context())"
+)
+
+def work():
+    import json, multiprocessing, subprocess
+    from sliceform.controller.on_host.channel import Channel
+
+    Channel("i1", "slice-1/1", "run-1/2").ask_to_stop(5.0)
+    told = subprocess.run([sys.executable, "-c", f"import json; print(json.dumps({asks}))"], stdout=subprocess.PIPE)
+    told = [json.loads(told.stdout or "null")]
+    for how in ("fork", "spawn"):
+        with multiprocessing.get_context(how).Pool(1) as pool:
+            told.append(pool.apply(eval, (asks,)))
+    return told
+
+answer = run(work)
+"""
+    envelope, told = script(f"{RUN}\n{code}", hidden=False, call=call)
+    assert envelope == {"status": "returned"}
+    assert told == [[1, 2, "slice-1", 2, "preempted", True, 5.0]] * 3
+
+
 @pytest.fixture
 def environ(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Stands for the environment of a process."""
@@ -88,6 +115,7 @@ def test_ours_wins_over_the_users_and_several_slices_have_megascale(
 ) -> None:
     call |= {"num_slices": 2, "slice_rank": 1, "rank": 3, "world_size": 4}
     call["env"] = {"MINE": "yes", "TPU_HOST_ID": "9", "MEGASCALE_PORT": "1"}
+    before = {*environ}
     set_environment(call)
     wanted = {
         "TPU_HOST_ID": "1",
@@ -105,6 +133,7 @@ def test_ours_wins_over_the_users_and_several_slices_have_megascale(
     assert {name: environ[f"SLICEFORM_{name}"] for name in wanted} == wanted
     assert environ["MINE"] == "yes"
     assert environ["SLICEFORM_ATTEMPT"] == "2"
+    assert environ.keys() - before <= OURS | {"MINE"}
 
 
 def test_an_environment_that_cannot_be_set_is_refused(run: Callable[..., Any]) -> None:
