@@ -35,6 +35,7 @@ from sliceform.controller.journal.tally import Wish
 from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.loop import Reconciler
 from sliceform.controller.metrics import Metered, Seen
+from sliceform.controller.on_host.environment import OURS
 from sliceform.controller.run import Run, RunOwner, RunResult
 from sliceform.controller.run_options import Causes, run_options
 from sliceform.controller.settings import Settings
@@ -388,7 +389,7 @@ class SliceController:
             slices: how many slices it takes, or several valid sizes; by default the fleet's own sizes.
             max_preemptions: restarts allowed after hosts were taken away.
             max_failures: restarts allowed after the function raised or its process died.
-            env: variables set on every host before the function is unpickled.
+            env: variables set on every host before the function is unpickled; names and values are text.
             runtime_env: a Ray runtime environment; makes Ray build one per host, which takes a second or more. Folders
                 of this machine can only be given to `ray.init(runtime_env=...)`, which uploads them.
             retry_on: exception classes (with their subclasses) and exit codes of `sys.exit` that mean "start it again":
@@ -409,6 +410,8 @@ class SliceController:
             retry_on=retry_on,
             never_retry_on=never_retry_on,
         )
+        if ours := sorted(OURS & {*options.env, *((runtime_env or {}).get("env_vars") or {})}):
+            raise ConfigurationError(f"{', '.join(ours)}: the fleet sees to it on every host, so leave it out of env")
         return Submitter(self, options)
 
     def submit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Run:

@@ -8,6 +8,7 @@ from typing import Any
 from sliceform.controller.attempts import RunOptions
 from sliceform.controller.errors import ConfigurationError
 from sliceform.controller.spec import parse_sizes
+from sliceform.controller.variables import check_variables
 
 #: Classes of exceptions, with their subclasses, and exit codes of `sys.exit`.
 Causes = Iterable[type[BaseException] | int]
@@ -36,18 +37,16 @@ def run_options(
     sizes = None if slices is None else parse_sizes(slices)
     if sizes is not None and sizes[0] > target:
         raise ConfigurationError(f"the run asks for {sizes[0]} slices, the fleet aims for {target}: scale it first")
-    variables = {str(key): str(value) for key, value in (env or {}).items()}
+    variables = check_variables("env", {} if env is None else env)
     _check_environments(variables, runtime_env)
     retry, never = _rules("retry_on", retry_on), _rules("never_retry_on", never_retry_on)
     return RunOptions(sizes, max_preemptions, max_failures, variables, runtime_env, retry, never)
 
 
 def _check_environments(env: Mapping[str, str], runtime_env: Mapping[str, Any] | None) -> None:
-    if runtime_env is None:
-        return
-    if not isinstance(runtime_env, Mapping):
+    if not isinstance(runtime_env, Mapping | None):
         raise ConfigurationError(f"runtime_env must be a dictionary, not a {type(runtime_env).__name__}")
-    variables = runtime_env.get("env_vars") or {}
+    variables = check_variables("runtime_env's env_vars", (runtime_env or {}).get("env_vars") or {})
     unlike = sorted(name for name in variables if name in env and variables[name] != env[name])
     if unlike:
         names = ", ".join(unlike)

@@ -13,6 +13,7 @@ from sliceform.controller.on_host.own_call import run_own_call
 from sliceform.controller.on_host.parcel import Parcel
 from sliceform.controller.ray_backend.pack import pack
 from sliceform.controller.spec import SliceShape
+from sliceform.controller.variables import check_variables
 
 #: What the old executor puts where its driver knows nothing; it would hide what the host knows.
 _PLACEHOLDER = "EMPTY"
@@ -57,7 +58,8 @@ def make_call(
         extra_resources: further resources that it takes.
 
     Raises:
-        ConfigurationError: it asks for more than a host of the slice has, or has options that cannot be honoured.
+        ConfigurationError: it asks for more than a host of the slice has, has options that cannot be honoured, or a
+            variable that no environment can hold.
         UnpicklableFunctionError: naming the part that cannot be pickled.
 
     """
@@ -73,7 +75,8 @@ def make_call(
             )
     environment = dict(packed.runtime_env or {}) | dict(runtime_env or {})
     environment = {key: value for key, value in environment.items() if value}
-    variables = {str(key): str(value) for key, value in _own(env or {}, runtime_env or {}).items()}
+    texts = {str(key): str(value) for key, value in _own(env or {}, runtime_env or {}).items()}
+    variables = check_variables("env", texts)
     return Call(packed.payload, variables, asked, environment)
 
 

@@ -9,9 +9,11 @@ from typing import Any
 import ray
 
 from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
+from sliceform.controller.functions import check_function
 from sliceform.controller.on_host.parcel import Parcel, with_values, wrap
 from sliceform.controller.ray_backend import private
 from sliceform.controller.spec import SliceShape
+from sliceform.controller.variables import check_variables
 
 _RESOURCE_OPTIONS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 #: Options that say nothing else than what holds anyway, by their values that do so.
@@ -61,6 +63,7 @@ def pack(
     if parts is None and (not callable(fn) or hasattr(fn, "remote")):
         hint = "; give options in the decorator, not through .options()" if hasattr(fn, "remote") else ""
         raise ConfigurationError(f"{fn!r} is neither a callable nor a Ray remote function{hint}")
+    check_function(function)
     resources, runtime_env = _honour(options, shape)
     if runtime_env and run_env and runtime_env != run_env:
         unlike = sorted(key for key in {*runtime_env, *run_env} if runtime_env.get(key) != run_env.get(key))
@@ -114,6 +117,7 @@ def _check_environment(runtime_env: Mapping[str, Any] | None) -> None:
             f"Ray does not take the runtime environment ({keys}): {error} "
             "(give a folder of this machine to ray.init(runtime_env=...), which uploads it)"
         ) from error
+    check_variables("runtime_env's env_vars", runtime_env.get("env_vars") or {})
 
 
 def _unpicklable(

@@ -12,6 +12,7 @@ from typing import Any, Self
 from sliceform.controller.backend import Finding, FleetIdentity, Sink
 from sliceform.controller.clock import Clock
 from sliceform.controller.errors import FleetNameTakenError
+from sliceform.controller.functions import check_function
 from sliceform.controller.observed import NodesSeen, ObservationFailed
 from sliceform.controller.requests import (
     Assemble,
@@ -155,7 +156,13 @@ class SimBackend(SimControls):
         kwargs: Mapping[str, Any],
         runtime_env: Mapping[str, Any] | None = None,  # noqa: ARG002 - nothing is installed here
     ) -> Any:
-        """Keep the work as it is: nothing travels here."""
+        """Keep the work as it is: nothing travels here.
+
+        Raises:
+            ConfigurationError: calling the function would not do its work.
+
+        """
+        check_function(fn)
         return SimWork(fn, args, dict(kwargs))
 
     def close(self) -> None:

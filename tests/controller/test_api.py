@@ -117,14 +117,26 @@ class TestBadInput:
         [
             ({"env": {"A": "1"}, "runtime_env": {"env_vars": {"A": "2"}}}, "different values for A"),
             ({"runtime_env": "pip"}, "runtime_env must be a dictionary"),
+            ({"env": ["A=1"]}, "env must be a dictionary of names and texts, not list"),
+            ({"env": {"A": None}}, "env: the value of A is None: give text, or leave the variable out"),
+            ({"env": {"A": True}}, "env: the value of A is of type bool"),
+            ({"env": {"A=B": "1"}}, "'A=B' cannot be the name of a variable"),
+            ({"env": {"": "1"}}, "'' cannot be the name of a variable"),
+            ({"env": {3: "1"}}, "3 cannot be the name of a variable"),
+            ({"env": {"A": "1\0"}}, "the value of A has a null character"),
+            ({"runtime_env": {"env_vars": {"A": None}}}, "runtime_env's env_vars: the value of A is None"),
+            ({"runtime_env": {"env_vars": {"A=B": "1"}}}, "runtime_env's env_vars: 'A=B' cannot be the name"),
+            ({"env": {"JAX_PROCESS_ID": "3"}}, "JAX_PROCESS_ID: the fleet sees to it on every host, so leave it out"),
+            ({"runtime_env": {"env_vars": {"SLICEFORM_RANK": "3"}}}, "SLICEFORM_RANK: the fleet"),
         ],
     )
-    def test_environments_that_contradict_each_other_are_refused(self, options: dict[str, Any], says: str) -> None:
+    def test_environments_that_cannot_be_are_refused(self, options: dict[str, Any], says: str) -> None:
         sim = SimBackend(SHAPE, 1)
         fleet = SliceController(SHAPE, backend=sim, clock=sim.clock)
         with pytest.raises(ConfigurationError, match=says):
             fleet.options(**options)
         fleet.options(env={"A": "1"}, runtime_env={"env_vars": {"A": "1", "B": "2"}})
+        fleet.options(env={"SLICEFORM_SILENCE_S": "5"}, runtime_env={"env_vars": None})
         fleet.close()
 
 

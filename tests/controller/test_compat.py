@@ -498,6 +498,11 @@ class TestMake:
         with pytest.raises(ConfigurationError, match="max_retries=3 cannot be honoured"):
             make_call(shape, ray.remote(max_retries=3)(power))
 
+    def test_refuses_variables_that_cannot_be(self) -> None:
+        with pytest.raises(ConfigurationError, match="env: 'A=B' cannot be the name of a variable"):
+            make_call(SHAPE, sum, env={"A=B": "1"})
+        assert make_call(SHAPE, sum, env={"A": None, "RANK": 1}).env == {"RANK": "1"}
+
     def test_sends_work_that_hosts_share_once(self) -> None:
         calls = {rank: make_call(SHAPE, sum, f_args=([1, 2],), env={"RANK": rank}) for rank in range(2)}
         function, (own, works) = join(calls)

@@ -1,5 +1,7 @@
 """What of a Ray remote function is honoured, and what is refused before anything is sent; needs no cluster."""
 
+from functools import partial
+
 import pytest
 import ray
 
@@ -7,6 +9,7 @@ from sliceform.controller import CpuSlice, GpuSlice, TpuSlice
 from sliceform.controller.errors import ConfigurationError
 from sliceform.controller.on_host.parcel import unwrap, with_values
 from sliceform.controller.ray_backend.pack import pack
+from sliceform.controller.testing import SimBackend
 
 GIBIBYTE = 2**30
 GPUS = GpuSlice(2, 4, cpus_per_host=8, memory_per_host=GIBIBYTE, resources_per_host={"disk": 2})
@@ -99,3 +102,47 @@ def test_a_remote_function_gets_the_values_of_its_arguments_and_a_plain_one_the_
 def test_what_cannot_be_called_is_refused(fn):
     with pytest.raises(ConfigurationError, match="neither a callable nor a Ray remote function"):
         pack(fn, (), {}, GPUS)
+
+
+async def waits() -> None:
+    """Its call only makes a coroutine."""
+
+
+def yields():
+    """Its call only makes a generator."""
+    yield 1
+
+
+class Waits:
+    async def __call__(self) -> None:
+        """Do nothing."""
+
+
+@pytest.mark.parametrize(
+    ("fn", "says"),
+    [
+        (waits, "async"),
+        (partial(waits), "async"),
+        (Waits(), "async"),
+        (yields, "yields"),
+        (ray.remote(yields), "yields"),
+    ],
+)
+def test_a_function_whose_call_does_nothing_is_refused(fn, says):
+    with pytest.raises(ConfigurationError, match=f"{says}, and nobody"):
+        pack(fn, (), {}, GPUS)
+
+
+def test_the_simulator_refuses_it_too():
+    with pytest.raises(ConfigurationError, match="async, and nobody"):
+        SimBackend(GPUS).pack(waits, (), {})
+
+
+@pytest.mark.parametrize("fn", [Waits, Waits().__init__, partial(work), lambda: waits, len])
+def test_what_returns_is_taken(fn):
+    assert unwrap(*pack(fn, (), {}, GPUS).payload)[1:] == ((), {})
+
+
+def test_a_variable_that_cannot_be_is_refused_in_a_decorator_too():
+    with pytest.raises(ConfigurationError, match="runtime_env's env_vars: 'A=B' cannot be the name"):
+        packed(runtime_env={"env_vars": {"A=B": "1"}})
