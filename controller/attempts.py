@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 from sliceform.controller.observed import Outcome, OutcomeKind
 from sliceform.controller.requests import AttemptSpec
 
+#: So many attempts of a run are kept: its first and the newest.
+ATTEMPTS_KEPT = 100
+
 
 class Ended(StrEnum):
     """How a run or an attempt ended."""
@@ -143,6 +146,12 @@ class Attempt:
         self.departures.setdefault(life, left)
         self.asked = True
 
+    def shed(self) -> None:
+        """Keep of how its hosts ended only what is shown: no values, no exceptions, no tracebacks."""
+        self.outcomes = {key: Outcome(outcome.kind, outcome.detail) for key, outcome in self.outcomes.items()}
+        if self.verdict is not None:
+            self.verdict = self.verdict._replace(outcome=None)
+
     def host(self, key: tuple[int, int]) -> str:
         """Return the name of a host, `<slice id>/<rank>`."""
         return f"{self.spec.members[key[0]]}/{key[1]}"
@@ -178,7 +187,9 @@ class RunRecord:
     waiting_since: float
     #: Called once, on the loop's thread, when the run is over; only stores and wakes.
     on_end: Callable[[RunRecord], None]
+    #: The first and the newest, up to `ATTEMPTS_KEPT`; and how many have begun.
     attempts: list[Attempt] = field(default_factory=list)
+    tries: int = 0
     preemptions: int = 0
     failures: int = 0
     not_before: float = 0.0
@@ -192,6 +203,20 @@ class RunRecord:
     cancel_by: float | None = None
     ended: Ended | None = None
     detail: str = ""
+
+    @property
+    def forgotten(self) -> int:
+        """How many attempts between the first and the newest are not kept any more."""
+        return self.tries - len(self.attempts)
+
+    def begin(self, attempt: Attempt) -> None:
+        """Take a new attempt in, and let go of what earlier ones hold that nobody can ask for any more."""
+        if self.attempts:
+            self.attempts[-1].shed()
+        self.attempts.append(attempt)
+        self.tries += 1
+        if len(self.attempts) > ATTEMPTS_KEPT:
+            del self.attempts[1]
 
     @property
     def active(self) -> Attempt | None:

@@ -49,7 +49,7 @@ class Conductor:
         fleet = self._fleet
         picture = fleet.picture
         run = next(run for run in picture.runs if run.id == start.run_id)
-        number = len(run.attempts) + 1
+        number = run.tries + 1
         last = run.attempts[-1] if run.attempts else None
         spec = AttemptSpec(
             key=f"{run.id}/{number}",
@@ -66,7 +66,7 @@ class Conductor:
         lives = [picture.lives[member] for member in start.members]
         nodes = tuple((host.node_id, host.address) for life in lives for host in life.view.hosts)
         attempt = Attempt(spec, picture.epoch, nodes=nodes)
-        run.attempts.append(attempt)
+        run.begin(attempt)
         fleet.attempts[spec.key] = attempt
         fleet.record_attempt(attempt)
         for life in lives:

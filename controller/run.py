@@ -55,7 +55,7 @@ class Run:
 
     @property
     def attempts(self) -> tuple[AttemptStatus, ...]:
-        """Every attempt so far: who took part, when, and how each host ended."""
+        """The first attempt and the newest 99: who took part, when, and how each host ended."""
         return tuple(attempt_status(attempt) for attempt in list(self.record.attempts))
 
     def status(self) -> RunStatus:
@@ -100,12 +100,14 @@ class Run:
         per_slice = attempt.spec.hosts_per_slice
         slices = range(len(attempt.spec.members))
         by_slice = [[_load(attempt.outcomes[rank, host]) for host in range(per_slice)] for rank in slices]
+        # Fetched once: the cluster need not keep them any longer.
+        attempt.shed()
         return RunResult([value for values in by_slice for value in values], by_slice)
 
     def _error(self) -> tuple[RunError, BaseException | None]:
         record = self.record
         tries = self.attempts
-        count = f"after {len(tries)} attempt{'s' * (len(tries) != 1)}"
+        count = f"after {record.tries} attempt{'s' * (record.tries != 1)}"
         if record.ended is Ended.CANCELLED:
             return RunCancelled(f"{self.id} was cancelled {count}", run_id=self.id, attempts=tries), None
         if record.ended is Ended.PREEMPTED:
@@ -128,7 +130,7 @@ class Run:
 
     def __repr__(self) -> str:
         """Name it, with its state; nothing of what it was given."""
-        tries = len(self.record.attempts)
+        tries = self.record.tries
         return f"<Run {self.id}: {self.record.state}, {tries} attempt{'s' * (tries != 1)}>"
 
     def over(self) -> None:

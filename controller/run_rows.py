@@ -39,8 +39,8 @@ class RunRows:
         #: Rows of runs that wait behind others, which only change when something is recorded.
         self._queued: dict[str, RunStatus] = {}
         self._seq = -1
-        #: By run: those of its first attempts that cannot change any more.
-        self._settled: dict[str, tuple[AttemptStatus, ...]] = {}
+        #: By run: how many of its attempts were forgotten, and the first of those that are kept, if they cannot change.
+        self._settled: dict[str, tuple[int, tuple[AttemptStatus, ...]]] = {}
 
     def rows(self, runs: Sequence[RunRecord], seq: int, now: float) -> tuple[RunStatus, ...]:
         """Return a row per run, in order; `seq` is the number of the last change, `now` the loop time."""
@@ -64,14 +64,18 @@ class RunRows:
 
     def _settle(self, run: RunRecord) -> tuple[AttemptStatus, ...]:
         """Return the rows of the first attempts that are over and charged for good."""
-        known = self._settled.get(run.id, ())
+        forgotten, known = self._settled.get(run.id, (0, ()))
+        if run.forgotten > forgotten:
+            # Always those after the first.
+            known = (*known[:1], *known[1 + run.forgotten - forgotten :])
         fresh = []
         for attempt in run.attempts[len(known) :]:
             if attempt.ended is None or attempt.provisional:
                 break
             fresh.append(attempt_status(attempt))
-        if fresh:
-            known = self._settled[run.id] = (*known, *fresh)
+        if fresh or run.forgotten > forgotten:
+            known = (*known, *fresh)
+            self._settled[run.id] = run.forgotten, known
         return known
 
 

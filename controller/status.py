@@ -69,9 +69,12 @@ class RunStatus(NamedTuple):
     detail: str
     #: When it was submitted, epoch seconds.
     submitted_epoch_s: float
+    #: The first and the newest 99.
     attempts: tuple[AttemptStatus, ...]
     preemptions: int
     failures: int
+    #: How many attempts between these are not shown.
+    attempts_forgotten: int = 0
 
 
 class FleetStatus(NamedTuple):
@@ -187,4 +190,13 @@ def run_status(run: RunRecord, outlook: str, settled: tuple[AttemptStatus, ...] 
         doing = f"attempt {run.active.spec.number} on {', '.join(run.active.spec.members)}"
         detail = f"{doing}; {outlook}" if outlook else doing
     attempts = (*settled, *map(attempt_status, run.attempts[len(settled) :]))
-    return RunStatus(run.id, run.state, detail, run.submitted_epoch_s, attempts, run.preemptions, run.failures)
+    return RunStatus(
+        run.id,
+        run.state,
+        detail,
+        run.submitted_epoch_s,
+        attempts,
+        run.preemptions,
+        run.failures,
+        run.forgotten,
+    )

@@ -102,7 +102,7 @@ class StatusBoard:
         if run.ended is not None:
             return ""
         if picture.now < run.not_before:
-            return f"backs off for {run.not_before - picture.now:.1f} s before attempt {len(run.attempts) + 1}"
+            return f"backs off for {run.not_before - picture.now:.1f} s before attempt {run.tries + 1}"
         if run.options.pinned is not None:
             return f"waits until {' and '.join(run.options.pinned)} can take it"
         if ahead.count:

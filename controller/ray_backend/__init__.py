@@ -146,7 +146,7 @@ class _Parts:
         self._holdings: dict[str, Holding] = {}
         io = IoThread("sliceform-io", fleet.settings.io_queue_limit)
         self.session = Session(fleet, sink, io, job)
-        self._nodes = NodeReader(io, fleet.settings.nodes_every_s, self.session.check, self.session.post)
+        self._nodes = NodeReader(fleet.settings.nodes_every_s, self.session.check, self.session.post)
         shipped = ship()
         self._reservations = Reservations(self.session, self._nodes)
         self._agents = Agents(self.session, self._nodes, self._reservations, shipped, source)
@@ -211,7 +211,7 @@ class _Parts:
         self.session.io.put(partial(self._remove_all, removed.set))
         if not removed.wait(max(0.0, end - time.monotonic())):
             log.warning("not_all_removed", fleet=self.session.fleet.label, left=self._left())
-        stops: tuple[Callable[[float], bool], ...] = (self._agents.stop, self.session.io.stop)
+        stops: tuple[Callable[[float], bool], ...] = (self._agents.stop, self._nodes.stop, self.session.io.stop)
         for stop in stops:
             if not stop(max(0.1, end - time.monotonic())):
                 log.warning("thread_not_ended", fleet=self.session.fleet.label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -21,8 +22,12 @@ WORKER_ID = "ray.io/tpu-worker-id"
 POD_TYPE = "ray.io/tpu-pod-type"
 NODE_ID = "ray.io/node-id"
 
-#: Reads may take at most one part in so many of the thread's time.
-_SHARE = 20
+#: After a read, so many times what it cost this process are left to others.
+_SHARE = 3.0
+#: But two reads are never more than so many periods apart, so that one that is costly does not make the fleet blind.
+_LONGEST = 3.0
+#: What ever waits for the thread: the next regular read and one that is wanted soon.
+_JOBS = 2
 
 
 class Facts(NamedTuple):
@@ -61,37 +66,55 @@ def changes(before: Mapping[str, Node], after: Mapping[str, Node]) -> frozenset[
     return frozenset(changed | (before.keys() - after.keys()))
 
 
+def pause_s(every_s: float, cpu_s: float) -> float:
+    """Return how long to wait after a read that cost so much processor time, seconds.
+
+    How long it took says nothing: a table that is large costs this process time, but an answer that is late does not.
+    """
+    return max(every_s, min(_SHARE * cpu_s, _LONGEST * every_s))
+
+
 class NodeReader:
-    """Reads every so often, and at once when something has to be known; everything on the I/O thread."""
+    """Reads every so often, and at once when something has to be known.
+
+    On a thread of its own: a cluster that answers late, or a table that is large, holds up nothing else.
+    """
 
     def __init__(
         self,
-        io: IoThread,
         every_s: float,
         check: Callable[[], None],
         post: Callable[[NodesSeen | ObservationFailed], None],
     ) -> None:
         """Take the period in seconds, what to check before every read, and where to report; `start` begins."""
-        self._io = io
+        self._thread = IoThread("sliceform-nodes", _JOBS)
         self._every_s = every_s
         self._check = check
         self._post = post
         self._read_soon = False
+        #: Held while a read is taken in, so that what is told is in order; and when the newest began.
+        self._taking = threading.Lock()
+        self._begun = 0.0
         self.nodes: Mapping[str, Node] = {}
         self.facts: Mapping[str, Facts] = {}
 
     def start(self) -> None:
         """Read now, and again and again."""
-        self._io.put(self._again)
+        self._thread.start()
+        self._thread.put(self._again)
+
+    def stop(self, timeout_s: float) -> bool:
+        """End the thread; return whether it ended in time."""
+        return self._thread.stop(timeout_s)
 
     def soon(self) -> None:
         """Read as soon as the thread is free, besides the regular reads."""
         if not self._read_soon:
             self._read_soon = True
-            self._io.put(self._try_to_read)
+            self._thread.put(self._try_to_read)
 
     def row(self, node_id: str) -> Node | None:
-        """Return a node's row, reading the table again if the node is not known yet; on the I/O thread."""
+        """Return a node's row; if the node is not known yet, the table is read first, on the caller's thread."""
         known = self.nodes.get(node_id)
         return known if known is not None else self._read().get(node_id)
 
@@ -101,10 +124,9 @@ class NodeReader:
         return facts.raylet if facts is not None else None
 
     def _again(self) -> None:
-        begin = time.monotonic()
+        begin = time.thread_time()
         self._try_to_read()
-        took_s = time.monotonic() - begin
-        self._io.put(self._again, max(self._every_s, _SHARE * took_s))
+        self._thread.put(self._again, pause_s(self._every_s, time.thread_time() - begin))
 
     def _try_to_read(self) -> None:
         self._read_soon = False
@@ -116,14 +138,21 @@ class NodeReader:
 
     def _read(self) -> Mapping[str, Node]:
         self._check()
+        begun = time.monotonic()
         rows = ray.nodes()
         after = decode_all(rows, private.draining_nodes())
+        with self._taking:
+            if begun >= self._begun:
+                self._begun = begun
+                self._take(after, rows)
+            return self.nodes
+
+    def _take(self, after: Mapping[str, Node], rows: Iterable[Mapping[str, Any]]) -> None:
         changed = changes(self.nodes, after)
         if changed:
             self.nodes = after
             self.facts = {**{node: facts for node, facts in self.facts.items() if node in after}, **_facts(rows)}
         self._post(NodesSeen(self.nodes, changed))
-        return self.nodes
 
 
 def _facts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Facts]:

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given
 
 from sliceform.controller.attempts import (
+    ATTEMPTS_KEPT,
     Attempt,
     Departure,
     Ended,
     Left,
     RunOptions,
     RunRecord,
+    Verdict,
     assign,
     classify,
     within_budget,
@@ -153,3 +155,28 @@ def test_budgets_are_counted_apart() -> None:
     assert not within_budget(run)
     run.failures, run.preemptions = 0, 2
     assert not within_budget(run)
+
+
+class TestWhatARunKeeps:
+    @staticmethod
+    def run(count: int) -> RunRecord:
+        record = RunRecord("run-1", None, RunOptions(), 0.0, 0.0, lambda _: None)
+        for number in range(1, count + 1):
+            one = Attempt(AttemptSpec(f"run-1/{number}", "run-1", number, ("slice-1",), 1, None), 0.0)
+            record.begin(one)
+            one.record("slice-1", 0, Outcome(OutcomeKind.RAISED, "why", "traceback", b"error", load=lambda: 1))
+            one.verdict = classify(one, cancelled=False)
+        return record
+
+    def test_is_its_first_attempt_and_the_newest(self) -> None:
+        record = self.run(ATTEMPTS_KEPT + 3)
+        assert [one.spec.number for one in record.attempts] == [1, *range(5, ATTEMPTS_KEPT + 4)]
+        assert (record.tries, record.forgotten) == (ATTEMPTS_KEPT + 3, 3)
+
+    def test_holds_values_and_exceptions_of_the_last_alone(self) -> None:
+        first, last = self.run(2).attempts
+        assert first.outcomes == {(0, 0): Outcome(OutcomeKind.RAISED, "why")}
+        assert first.verdict == Verdict(Ended.FAILED, "rank 0 (slice-1/0): why", "slice-1/0")
+        assert last.outcomes[0, 0].error == b"error"
+        assert last.verdict is not None
+        assert last.verdict.outcome is last.outcomes[0, 0]
