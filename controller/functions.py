@@ -1,7 +1,8 @@
-"""Check that calling a user's function does its work. Pure."""
+"""Check that calling a user's function does its work, and say its name. Pure."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from typing import Any
 
@@ -16,8 +17,17 @@ def check_function(fn: Any) -> None:
 
     """
     called = fn if inspect.isroutine(fn) or inspect.isclass(fn) else getattr(fn, "__call__", fn)  # noqa: B004 - the method
+    name = name_of(fn)
     for what in (fn, called):
         if inspect.iscoroutinefunction(what):
-            raise ConfigurationError(f"{fn!r} is async, and nobody awaits it: submit a function that calls asyncio.run")
+            raise ConfigurationError(f"{name} is async, and nobody awaits it: submit a function that calls asyncio.run")
         if inspect.isgeneratorfunction(what) or inspect.isasyncgenfunction(what):
-            raise ConfigurationError(f"{fn!r} yields, and nobody takes what it yields: submit a function that returns")
+            raise ConfigurationError(f"{name} yields, and nobody takes what it yields: submit a function that returns")
+
+
+def name_of(fn: Any) -> str:
+    """Return the name of a function, without what a partial or an object holds: that may be secret."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    name: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
+    return name

@@ -53,14 +53,19 @@ class Watch:
     """The threads that watch for one agent."""
 
     def __init__(
-        self, standing: Standing, *, metadata: bool, source: bytes | None = None, every_s: float = 5.0
+        self,
+        standing: Standing,
+        *,
+        metadata: bool,
+        source: tuple[bytes, tuple[Any, ...]] | None = None,
+        every_s: float = 5.0,
     ) -> None:
         """Begin to watch.
 
         Args:
             standing: Where to say what is found.
             metadata: Whether to ask the metadata server.
-            source: The user's function, pickled; it returns None or False, True, or a deadline in epoch seconds.
+            source: The user's function, as a parcel; it returns None or False, True, or a deadline in epoch seconds.
             every_s: How often to call it, seconds.
 
         """
@@ -137,11 +142,11 @@ class Watch:
 
     # The user's function.
 
-    def _ask(self, pickled: bytes, every_s: float) -> None:
-        from ray import cloudpickle
+    def _ask(self, parcel: tuple[bytes, tuple[Any, ...]], every_s: float) -> None:
+        from sliceform.controller.on_host.parcel import unwrap
 
         try:
-            source = cloudpickle.loads(pickled)
+            source = unwrap(*parcel)
         except BaseException as error:  # noqa: BLE001 - whatever the user's modules raise when imported
             log.error("notice_source cannot be unpickled on this host, so it gives no notices: %r", error)  # noqa: TRY400
             return

@@ -141,7 +141,7 @@ class RayBackend:
 class _Parts:
     """An open backend."""
 
-    def __init__(self, fleet: FleetIdentity, sink: Sink, job: str, lock: NameLock | None, source: bytes | None) -> None:
+    def __init__(self, fleet: FleetIdentity, sink: Sink, job: str, lock: NameLock | None, source: Any) -> None:
         self._lock = lock
         self._holdings: dict[str, Holding] = {}
         io = IoThread("sliceform-io", fleet.settings.io_queue_limit)

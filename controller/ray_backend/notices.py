@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-
-import ray
+from typing import Any
 
 from sliceform.controller.errors import UnpicklableFunctionError
 from sliceform.controller.observed import HostNoticed, NoticeWithdrawn
+from sliceform.controller.on_host.parcel import wrap
 from sliceform.controller.ray_backend.holding import Agent
 from sliceform.controller.ray_backend.session import Answer, Session
 
@@ -50,8 +50,8 @@ class Notices:
         self.open(agent)
 
 
-def pack_source(source: Callable[[], bool | float | None] | None) -> bytes | None:
-    """Pickle the user's function, to be called on every host.
+def pack_source(source: Callable[[], bool | float | None] | None) -> tuple[bytes, tuple[Any, ...]] | None:
+    """Pickle the user's function, to be called on every host; a plain tuple, which Ray opens before our code is there.
 
     Raises:
         UnpicklableFunctionError: it cannot be pickled.
@@ -60,7 +60,6 @@ def pack_source(source: Callable[[], bool | float | None] | None) -> bytes | Non
     if source is None:
         return None
     try:
-        packed: bytes = ray.cloudpickle.dumps(source)
+        return tuple(wrap(source))  # type: ignore[return-value]
     except Exception as error:
         raise UnpicklableFunctionError("notice_source", str(error) or repr(error)) from error
-    return packed

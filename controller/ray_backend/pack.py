@@ -9,7 +9,7 @@ from typing import Any
 import ray
 
 from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
-from sliceform.controller.functions import check_function
+from sliceform.controller.functions import check_function, name_of
 from sliceform.controller.on_host.parcel import Parcel, with_values, wrap
 from sliceform.controller.ray_backend import private
 from sliceform.controller.spec import SliceShape
@@ -132,7 +132,7 @@ def _unpicklable(
 
 
 def _parts(function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    who = f"the function {getattr(function, '__qualname__', None) or repr(function)}"
+    who = f"the function {name_of(function)}"
     variables = getattr(getattr(function, "__code__", None), "co_freevars", ())
     for variable, cell in zip(variables, getattr(function, "__closure__", None) or (), strict=False):
         yield f"{variable!r}, which {who} uses,", cell.cell_contents

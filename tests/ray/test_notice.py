@@ -1,5 +1,6 @@
 """A notice: the work is told on all hosts of the run, and a replacement comes before the capacity is gone."""
 
+import gc
 import os
 import signal
 import threading
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 
 from sliceform.controller import CpuSlice, Settings, SliceController, TpuSlice
 from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
@@ -93,13 +95,25 @@ def reasons(fleet: SliceController, slice_id: str) -> list[str]:
     return [str(change.reason) for change in fleet.history.story(slice_id)]
 
 
-@pytest.mark.usefixtures("no_leaks")
-def test_agents_hear_sigterm_and_a_function_of_the_users(cluster: VirtualCluster, tmp_path: Path) -> None:
-    said, asked = tmp_path / "said", tmp_path / "asked"
+@ray.remote(num_cpus=0)
+class Said:
+    """Keeps a deadline, and lives as long as somebody has a handle of it."""
+
+    def __init__(self) -> None:
+        self._deadline: float | None = None
+
+    def deadline(self, new: float | None = None) -> float | None:
+        self._deadline = new or self._deadline
+        return self._deadline
+
+
+def told_by_both(asked: Path) -> list[str]:
+    """Let a host hear SIGTERM and its replacement the user's function; return what slices were told."""
+    said = Said.remote()
 
     def source() -> float | None:
         asked.touch()
-        return float(said.read_text()) if said.exists() else None
+        return ray.get(said.deadline.remote())
 
     settings = Settings(notice_every_s=0.1, avoid_lost_s=0.0)
     with SliceController(CpuSlice(1), settings=settings, notice_source=source) as fleet:
@@ -109,13 +123,19 @@ def test_agents_hear_sigterm_and_a_function_of_the_users(cluster: VirtualCluster
         os.kill(fleet.status().slices[0].hosts[0].agent_pid, signal.SIGTERM)
         until(lambda: "preemption_notice" in reasons(fleet, "slice-1"), fleet.status)
         until(lambda: fleet.status().ready == 1, fleet.status)
-        said.write_text("4e9")
+        said.deadline.remote(4e9)
         until(lambda: "preemption_notice" in reasons(fleet, "slice-2"), fleet.status)
-        told = [next(c.detail for c in fleet.history.story(f"slice-{n}") if c.trigger == "preempt") for n in (1, 2)]
-        assert told == [
-            "host 0: notice from sigterm, no deadline",
-            "host 0: notice from notice-source, deadline at 4000000000",
-        ]
+        return [next(c.detail for c in fleet.history.story(f"slice-{n}") if c.trigger == "preempt") for n in (1, 2)]
+
+
+@pytest.mark.usefixtures("cluster", "no_leaks")
+def test_agents_hear_sigterm_and_a_function_of_the_users(tmp_path: Path) -> None:
+    assert told_by_both(tmp_path / "asked") == [
+        "host 0: notice from sigterm, no deadline",
+        "host 0: notice from notice-source, deadline at 4000000000",
+    ]
+    # The actor ends with its last handle, one of which the fleet's function has.
+    gc.collect()
 
 
 @pytest.mark.usefixtures("cluster")

@@ -20,6 +20,7 @@ import pytest
 
 from sliceform.controller.on_host import notices
 from sliceform.controller.on_host.agent import Agent
+from sliceform.controller.on_host.parcel import wrap
 from sliceform.controller.on_host.sigterm import Term
 from sliceform.controller.on_host.standing import Standing
 from sliceform.controller.testing.virtual_metadata import MAINTENANCE, PREEMPTED, MetadataServers
@@ -112,7 +113,7 @@ class TestStanding:
 
 
 def test_the_agent_begins_to_watch_with_the_first_call_and_heals_a_lost_answer(own_tmp: Path) -> None:
-    watch = {"metadata": False, "source": cloudpickled(lambda: True), "every_s": 0.01}
+    watch = {"metadata": False, "source": wrap(lambda: True), "every_s": 0.01}
     agent = Agent("slice-1", 0, "i1", watch=watch)
     assert agent._standing is None
 
@@ -391,7 +392,7 @@ class TestNoticeSource:
     def test_says_what_it_says(self, standing: Standing, watch: Callable[..., Any], tmp_path: Path) -> None:
         said = tmp_path / "said"
         said.write_text("None")
-        watch(source=cloudpickled(lambda: eval(said.read_text() or "None")), every_s=0.01)  # noqa: S307
+        watch(source=wrap(lambda: eval(said.read_text() or "None")), every_s=0.01)  # noqa: S307
         for words, expected in (("True", {notices.OWN: None}), ("9e9", {notices.OWN: 9e9}), ("False", {})):
             draft = said.with_suffix(".new")
             draft.write_text(words)
@@ -403,7 +404,7 @@ class TestNoticeSource:
         self, standing: Standing, watch: Callable[..., Any], words: str, caplog: pytest.LogCaptureFixture, hasty: list
     ) -> None:
         standing.put(notices.OWN, 7.0)
-        watch(source=cloudpickled(lambda: eval(words)), every_s=0.001)  # noqa: S307
+        watch(source=wrap(lambda: eval(words)), every_s=0.001)  # noqa: S307
         until(lambda: len(hasty) >= 9)
         assert standing.now() == {notices.OWN: 7.0}
         tries = [row.args[0] for row in caplog.records if "notice_source" in row.getMessage()]
@@ -412,22 +413,15 @@ class TestNoticeSource:
     def test_that_cannot_be_unpickled_is_said_once(
         self, standing: Standing, watch: Callable[..., Any], caplog: pytest.LogCaptureFixture
     ) -> None:
-        watch(source=b"rubbish", every_s=0.001)
+        watch(source=(b"rubbish", ()), every_s=0.001)
         until(lambda: "cannot be unpickled on this host" in caplog.text)
         assert not standing.now()
 
     def test_ends_when_the_watch_does(self, standing: Standing, watch: Callable[..., Any], tmp_path: Path) -> None:
-        watching = watch(source=cloudpickled(lambda: True), every_s=0.01)
+        watching = watch(source=wrap(lambda: True), every_s=0.01)
         until(standing.now)
         watching.stop()
         until(lambda: "sliceform-notices-source" not in {thread.name for thread in threading.enumerate()})
-
-
-def cloudpickled(function: Callable[[], Any]) -> bytes:
-    import ray
-
-    packed: bytes = ray.cloudpickle.dumps(function)
-    return packed
 
 
 #: A process whose main thread unpickles the hook, as Ray's does with the agent's class.
