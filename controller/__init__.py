@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     )
     from sliceform.controller.journal import Journal, open_journal
     from sliceform.controller.on_host.context import HostContext, Stopped, host_context, initialize_jax
+    from sliceform.controller.place_status import FleetPlaces, PlaceStatus
     from sliceform.controller.run import Run, RunResult
     from sliceform.controller.settings import Settings
     from sliceform.controller.spec import CpuSlice, GpuSlice, TpuSlice
@@ -37,6 +38,7 @@ _HOMES = {
     "CpuSlice": "spec",
     "FleetClosedError": "errors",
     "FleetNameTakenError": "errors",
+    "FleetPlaces": "place_status",
     "FleetStatus": "status",
     "GpuSlice": "spec",
     "HostContext": "on_host.context",
@@ -44,6 +46,7 @@ _HOMES = {
     "InsufficientSlicesError": "errors",
     "Journal": "journal",
     "JournalError": "errors",
+    "PlaceStatus": "place_status",
     "Run": "run",
     "RunCancelled": "errors",
     "RunFailed": "errors",
@@ -69,6 +72,7 @@ __all__ = [
     "CpuSlice",
     "FleetClosedError",
     "FleetNameTakenError",
+    "FleetPlaces",
     "FleetStatus",
     "GpuSlice",
     "HostContext",
@@ -76,6 +80,7 @@ __all__ = [
     "InsufficientSlicesError",
     "Journal",
     "JournalError",
+    "PlaceStatus",
     "Run",
     "RunCancelled",
     "RunFailed",

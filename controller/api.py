@@ -36,6 +36,7 @@ from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.loop import Reconciler
 from sliceform.controller.metrics import Metered, Seen
 from sliceform.controller.on_host.environment import OURS
+from sliceform.controller.place_status import FleetPlaces
 from sliceform.controller.run import Run, RunOwner, RunResult
 from sliceform.controller.run_options import Causes, run_options
 from sliceform.controller.settings import Settings
@@ -296,6 +297,13 @@ class SliceController:
     def plan(self) -> tuple[Step, ...]:
         """Return what the next tick would do as things stand, without doing it; empty when all is as it should be."""
         return self._opened().call(self._loop.preview)
+
+    def places(self) -> FleetPlaces:
+        """Return every place that could carry a slice of the fleet's shape, with what the cluster lacks there.
+
+        A place is a TPU slice, by its name, or a node. Print the value for a table.
+        """
+        return self._opened().call(self._loop.places)
 
     def step(self) -> float:
         """Do one tick on the caller's thread; for those who drive the loop themselves.

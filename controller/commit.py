@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from sliceform.controller.attempts import Departure, Left
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.fold import fold_node
+from sliceform.controller.kinds import choose_kind
 from sliceform.controller.life import Life
 from sliceform.controller.observed import PROCESS_LOSSES
 from sliceform.controller.requests import Assemble, Launch, Notify, Release, Request, Reserve
+from sliceform.controller.spec import TpuSlice
 from sliceform.controller.step import Step
-from sliceform.controller.sync import earliest_notice
+from sliceform.controller.sync import earliest_notice, silent_ranks
 from sliceform.states.effects import Effect
 from sliceform.states.hosts import HostTrigger
 from sliceform.states.reasons import Reason
@@ -53,23 +55,32 @@ def commit(fleet: Fleet, step: Step) -> None:
         _commit_host(fleet, life, life.record.hosts[step.rank], step)
 
 
-def widen(fleet: Fleet) -> None:
-    """Ask anew for reservations that keep away from places which need not be avoided any more."""
-    picture = fleet.picture
-    avoided = picture.places.names()
-    for life in picture.lives.values():
-        if life.record.state is SliceState.PENDING and not life.avoided <= avoided:
-            life.avoided &= avoided
-            fleet.outbox.put(Reserve(life.record.id, fleet.shape, life.avoided), picture.now)
+def renew(fleet: Fleet) -> None:
+    """Ask anew for reservations that wait where other places are to be kept away from now.
+
+    Of those that keep away from TPU slices which have come free, no more than there are such slices.
+    """
+    picture, outlook = fleet.picture, fleet.outlook
+    waiting = [life for life in picture.lives.values() if life.waits_for_reservation]
+    missed = [life for life in waiting if life.asked is not None and outlook.is_missed_by(life.asked)]
+    if isinstance(fleet.shape, TpuSlice):
+        # All others that wait can take them as well.
+        others = len(waiting) - len(missed)
+        missed = missed[: max(1, len(outlook.free) - others)]
+    trapped = [life for life in waiting if life.asked is not None and outlook.traps_it(life.asked)]
+    for life in dict.fromkeys([*trapped, *missed]):
+        ask_anew(fleet, life)
+
+
+def ask_anew(fleet: Fleet, life: Life) -> None:
+    """Ask for a reservation that waits as it would be asked for now."""
+    fleet.outbox.put(_reserve(fleet, life), fleet.picture.now)
 
 
 def _begin(fleet: Fleet, step: Step) -> None:
     picture = fleet.picture
-    avoided = picture.places.names()
     generation = picture.desired.generation
-    picture.lives[step.life] = Life.begin(
-        step.life, picture.hosts, generation=generation, replaces=step.cause, avoided=avoided
-    )
+    picture.lives[step.life] = Life.begin(step.life, picture.hosts, generation=generation, replaces=step.cause)
     picture.next_number += 1
     if step.cause in picture.unreplaced:
         picture.unreplaced.remove(step.cause)
@@ -164,6 +175,8 @@ def _use(fleet: Fleet, life: Life, node_id: str | None, rank: int | None) -> Non
 def _placed(fleet: Fleet, life: Life, _: Step) -> None:
     life.record.place = life.view.place
     _use(fleet, life, life.view.head_node, None)
+    if life.record.place is not None:
+        fleet.place_map.hold(life.record.place, life.record.id)
 
 
 def _prepared(fleet: Fleet, _life: Life, _: Step) -> None:
@@ -174,8 +187,8 @@ def _prepared(fleet: Fleet, _life: Life, _: Step) -> None:
 
 def _finished(fleet: Fleet, life: Life, _: Step) -> None:
     # Not before: agents that die again and again were all ready first.
-    for place in _places(life):
-        fleet.picture.places.worked(place)
+    for node in life.view.nodes:
+        fleet.picture.places.worked(node or "")
     life.record.run_id = None
     life.over = None
     life.noted_end = False
@@ -192,12 +205,16 @@ def _preempted(fleet: Fleet, life: Life, step: Step) -> None:
         # The place is as good as before; one where processes die again and again is not.
         _count_failure(fleet, life, step)
         return
-    for place, nodes in _lost_places(life):
-        picture.places.lost(place, nodes, picture.now, f"{record.id}: {step.reason.value}")
+    nodes = _lost_nodes(fleet, life)
+    # A TPU slice is lost as a whole; elsewhere the neighbours are as good as before.
+    places = {life.view.place: nodes} if life.view.place else {node: frozenset({node}) for node in sorted(nodes)}
+    for place, gone in places.items() if nodes else ():
+        picture.places.lost(place, gone, picture.now, f"{record.id}: {step.reason.value}")
 
 
 def _expired(fleet: Fleet, life: Life, step: Step) -> None:
     picture, record = fleet.picture, life.record
+    fleet.place_map.give_up(record.place or "", record.id)
     picture.unreplaced.append(record.id)
     if step.reason not in _FAILURES:
         return
@@ -206,15 +223,17 @@ def _expired(fleet: Fleet, life: Life, step: Step) -> None:
 
 
 def _count_failure(fleet: Fleet, life: Life, step: Step) -> None:
-    """Count against the place that a slice failed there; too often, and it is not used for a while."""
+    """Count against the hosts that a slice failed because of; too often, and their place is not used for a while."""
     picture, record = fleet.picture, life.record
-    for place in _places(life):
-        if picture.places.failed(place, picture.now, f"{step.reason.value}: {step.detail}"):
-            detail = f"{place} is not used for {fleet.settings.quarantine_s:g} s"
+    for node in _culprits(life, step):
+        place = life.view.place or node
+        if picture.places.failed(place, node, picture.now, f"{step.reason.value}: {step.detail}"):
+            detail = f"{place} is not used for {fleet.settings.quarantine_s:g} s, or until nothing else is free"
             fleet.slices.note(record, at=picture.epoch, tick=fleet.tick, reason=Reason.QUARANTINED, detail=detail)
 
 
 def _drained(fleet: Fleet, life: Life, step: Step) -> None:
+    fleet.place_map.give_up(life.record.place or "", life.record.id)
     if step.reason is Reason.OPERATOR:
         fleet.picture.unreplaced.append(life.record.id)
 
@@ -222,6 +241,7 @@ def _drained(fleet: Fleet, life: Life, step: Step) -> None:
 def _released(fleet: Fleet, life: Life, _: Step) -> None:
     record = life.record
     del fleet.picture.lives[record.id]
+    fleet.place_map.leave(record.place or "", record.id)
     fleet.outbox.drop(record.id)
     fleet.released.append(record.id)
     for node in (*life.view.nodes, life.view.head_node):
@@ -232,25 +252,25 @@ def _released(fleet: Fleet, life: Life, _: Step) -> None:
                 del fleet.users[node or ""]
 
 
-def _lost_places(life: Life) -> list[tuple[str, frozenset[str]]]:
-    """Return what to keep away from after a loss, with the nodes that must be seen dead before it is used again.
+def _lost_nodes(fleet: Fleet, life: Life) -> frozenset[str]:
+    """Return the nodes that a slice was lost with: those of hosts that are lost, noticed or silent, not all."""
+    view, picture = life.view, fleet.picture
+    silent = silent_ranks(life, picture.now, fleet.settings.effective_silence_s)
+    hosts = [host for rank, host in enumerate(view.hosts) if host.lost is not None or host.notices or rank in silent]
+    nodes = {host.node_id for host in hosts}
+    if view.lost is not None and view.lost.reason in {Reason.NODE_DIED, Reason.NODE_GONE}:
+        nodes.add(view.head_node)
+    return frozenset(node for node in nodes if node)
 
-    A TPU slice is lost as a whole; elsewhere only the nodes of the hosts that are lost or noticed are.
-    """
+
+def _culprits(life: Life, step: Step) -> list[str]:
+    """Return the nodes that a slice failed because of: of the host in question, or of those that did not answer."""
     view = life.view
-    if view.place is not None:
-        return [(view.place, frozenset(node for node in (*view.nodes, view.head_node) if node))]
-    gone = [host for host in view.hosts if host.lost is not None or host.notices]
-    # Silence is not in the view: then it cannot be told which node to keep away from, and all are suspect.
-    nodes = {host.node_id for host in gone or view.hosts if host.node_id}
-    return [(node, frozenset({node})) for node in sorted(nodes)]
-
-
-def _places(life: Life) -> tuple[str, ...]:
-    """Return what a selector can keep away from: the slice's name on TPU, its nodes elsewhere."""
-    if life.view.place is not None:
-        return (life.view.place,)
-    return tuple(dict.fromkeys(node for node in life.view.nodes if node))
+    accused = [host for host in life.record.hosts if host.id == step.cause]
+    late = [host for host in life.record.hosts if view.hosts[host.rank].agent_node is None]
+    nodes = [view.hosts[host.rank].node_id for host in accused or late]
+    # Where no host has been placed, the head is all that is known of a slice.
+    return [node for node in dict.fromkeys(nodes if any(nodes) else [view.head_node]) if node]
 
 
 _BOOKS: Mapping[SliceTrigger, Callable[[Fleet, Life, Step], None]] = {
@@ -268,9 +288,9 @@ def _request(fleet: Fleet, life: Life, effect: Effect) -> Request | None:
     """Say in full what an effect of this life asks for; None if there is nothing to ask."""
     record, shape = life.record, fleet.shape
     if effect is Effect.RESERVE:
-        return Reserve(record.id, shape, life.avoided)
+        return _reserve(fleet, life)
     if effect is Effect.ASSEMBLE:
-        return Assemble(record.id, shape, record.place)
+        return Assemble(record.id, shape, record.place, fleet.place_map.units(record.place))
     if effect is Effect.LAUNCH:
         spec = fleet.attempts[record.run_id or ""].spec
         return Launch(record.id, shape, spec, spec.members.index(record.id))
@@ -293,3 +313,12 @@ def _release(fleet: Fleet, life: Life, until: float) -> Release:
     life.release_by = until
     grace_s = max(0.0, until - fleet.picture.now)
     return Release(life.record.id, grace_s, life.record.lost or life.noted_loss)
+
+
+def _reserve(fleet: Fleet, life: Life) -> Reserve:
+    """Ask for a reservation wherever one may go now."""
+    outlook = fleet.outlook
+    kind = choose_kind(fleet, life)
+    life.asked = Reserve(life.record.id, fleet.shape, outlook.avoid, outlook.avoid_nodes, kind)
+    life.asked_at = fleet.picture.now
+    return life.asked

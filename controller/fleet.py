@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from sliceform.controller.life import Limits
 from sliceform.controller.observed import Node
 from sliceform.controller.outbox import Outbox
 from sliceform.controller.picture import Picture
+from sliceform.controller.place_map import Outlook, PlaceMap
 from sliceform.controller.policy import Backoff, Growth, Places
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import Desired, SliceShape
@@ -33,6 +35,8 @@ class Fleet:
     outbox: Outbox
     slices: Engine[SliceState, SliceTrigger]
     hosts: Engine[HostState, HostTrigger]
+    #: What the node table says of every place.
+    place_map: PlaceMap
     #: Number of the tick that is under way: the correlation id of all it changes.
     tick: int = 0
     #: The node table as last read, and who uses which node: (slice id, host rank or None for the head group's node).
@@ -40,6 +44,8 @@ class Fleet:
     users: dict[str, set[tuple[str, int | None]]] = field(default_factory=dict)
     #: Lives that were released in this tick, of which the backend may drop everything.
     released: list[str] = field(default_factory=list)
+    #: Nodes that are left of every kind of accelerator, as counted in a tick; see `kinds`.
+    room: tuple[int, Counter[str]] = (-1, Counter())
     #: Attempts by key, as long as they go on.
     attempts: dict[str, Attempt] = field(default_factory=dict)
     #: Why the cluster cannot be observed; empty if it can.
@@ -63,11 +69,17 @@ class Fleet:
             unreplaced=[],
         )
         outbox = Outbox(backoff_initial_s=settings.backoff_initial_s, backoff_max_s=settings.backoff_max_s, rng=rng)
-        return cls(shape, settings, picture, history, outbox, Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history))
+        engines = Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history)
+        return cls(shape, settings, picture, history, outbox, *engines, PlaceMap(shape))
+
+    @property
+    def outlook(self) -> Outlook:
+        """Where reservations may go now."""
+        return self.place_map.outlook(self.picture.places.names())
 
     def limits(self, *, silence_held: bool = False) -> Limits:
         """Return what `sync` needs to know now."""
-        settings = self.settings
+        settings, outlook = self.settings, self.outlook
         return Limits(
             pending_s=settings.pending_s,
             placed_s=settings.placed_s,
@@ -75,6 +87,9 @@ class Fleet:
             stuck_s=settings.release_stuck_s,
             devices=self.shape.devices_per_host.count,
             avoid=self.picture.places.names(),
+            barred=outlook.barred,
+            owners=self.place_map.owners,
+            kinds=outlook.kind_of,
             silence_held=silence_held,
         )
 

@@ -28,6 +28,11 @@ def check_selector(selector: Mapping[str, str]) -> None:
             raise ValueError(f"{condition!r} is no condition on label {key}: give a value, !value, in(a,b) or !in(a,b)")
 
 
+def is_value(text: str) -> bool:
+    """Whether a condition on a label can carry this value."""
+    return re.fullmatch(_WORD, text) is not None
+
+
 def matches(labels: Mapping[str, str], selector: Mapping[str, str]) -> bool:
     """Whether a node with these labels meets all conditions of a valid selector."""
     return all(_holds(labels.get(key), condition) for key, condition in selector.items())

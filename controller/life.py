@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sliceform.controller.observed import HostView, Notice, SliceView
+from sliceform.controller.requests import Reserve
 from sliceform.states.records import HostRecord, SliceRecord
+from sliceform.states.slices import SliceState
 
 
 @dataclass(slots=True, eq=False)
@@ -17,8 +20,9 @@ class Life:
     #: Loop time at which each host's agent, and the daemon of its node, were heard last.
     heard: list[float]
     raylet_heard: list[float]
-    #: Slice names or node ids that were excluded when the reservation was asked for.
-    avoided: frozenset[str] = frozenset()
+    #: The reservation as it was asked for last, and when; loop time.
+    asked: Reserve | None = None
+    asked_at: float = 0.0
     #: Loop time by which the work on it is to be gone: an operator drains it; None when nobody asked.
     drain_by: float | None = None
     #: The same because its attempt is being ended; None while that goes on.
@@ -38,17 +42,23 @@ class Life:
     due: float = 0.0
 
     @classmethod
-    def begin(cls, life: str, hosts: int, *, generation: int, replaces: str | None, avoided: frozenset[str]) -> Life:
+    def begin(cls, life: str, hosts: int, *, generation: int, replaces: str | None) -> Life:
         """Return a new life before its entry."""
         records = tuple(HostRecord(f"{life}/{rank}", life, rank) for rank in range(hosts))
         record = SliceRecord(life, records, generation=generation, replaces=replaces)
         view = SliceView(life, tuple(HostView() for _ in range(hosts)))
-        return cls(record, view, [0.0] * hosts, [0.0] * hosts, avoided)
+        return cls(record, view, [0.0] * hosts, [0.0] * hosts)
 
     @property
     def version(self) -> int:
         """Grows with every change of the record or of the view."""
         return self.record.version + self.view.version
+
+    @property
+    def waits_for_reservation(self) -> bool:
+        """Whether its reservation has not been seen placed or refused."""
+        view = self.view
+        return self.record.state is SliceState.PENDING and not view.reserved and view.refused is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,13 @@ class Limits:
     stuck_s: float
     #: Accelerators that every host must show.
     devices: int
-    #: Places that must not be taken now.
+    #: Places that must not be taken now: the time of those that are lost or keep failing will come.
     avoid: frozenset[str] = field(default_factory=frozenset)
+    #: Places on which no slice can be made as they are, with the reason: whoever is about to be made there goes back.
+    barred: Mapping[str, str] = field(default_factory=dict)
+    #: Whose place is which: one life a place.
+    owners: Mapping[str, str] = field(default_factory=dict)
+    #: Kinds of accelerators by node id, where the cluster has several: a slice has one.
+    kinds: Mapping[str, str] = field(default_factory=dict)
     #: Too many fell silent at once: silence counts for nothing until the node table agrees.
     silence_held: bool = False

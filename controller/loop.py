@@ -15,14 +15,16 @@ import structlog
 
 from sliceform.controller.backend import Backend
 from sliceform.controller.clock import Clock
-from sliceform.controller.commit import commit, widen
+from sliceform.controller.commit import ask_anew, commit, renew
 from sliceform.controller.conduct import Conductor
 from sliceform.controller.fair_time import FairTime
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.fold import fold, fold_node
 from sliceform.controller.inbox import Inbox
+from sliceform.controller.kinds import turns_over
 from sliceform.controller.life import Life
 from sliceform.controller.observed import EffectFailed, Event, NodesSeen, ObservationFailed, ProcessEnded
+from sliceform.controller.place_status import FleetPlaces, places_now
 from sliceform.controller.plan import pauses_growth, plan
 from sliceform.controller.requests import Launch, Notify, Request, Stop
 from sliceform.controller.status import FleetStatus
@@ -58,6 +60,7 @@ class Reconciler:
         self.board = StatusBoard(fleet, label)
         self._ticks: deque[float] = deque(maxlen=_TICKS_KEPT)
         self._swept = True
+        self._places_known: tuple[int, frozenset[str]] = (-1, frozenset())
 
     # What the backend calls, on any thread.
 
@@ -94,14 +97,12 @@ class Reconciler:
             self._take(event)
         for request in requests:
             request()
-        if picture.places.settle(picture.now, fleet.nodes if self._swept else None):
-            widen(fleet)
-        self._swept = False
-        next_due = min(self._sync(), picture.places.due)
+        places_due = self._look_at_places()
+        next_due = min(self._sync(), places_due)
         look, ended = self.conductor.oversee()
         if ended:
             # Slices whose attempt has just been found over are free at once, for the next run or attempt.
-            next_due = min(self._sync(), picture.places.due)
+            next_due = min(self._sync(), places_due)
         next_due = min(next_due, look)
         if pauses_growth(picture):
             picture.growth.pause(picture.now)
@@ -127,6 +128,10 @@ class Reconciler:
     def status(self) -> FleetStatus:
         """The fleet after the last tick; may be read on any thread."""
         return self.board.status
+
+    def places(self) -> FleetPlaces:
+        """Return what is known of every place."""
+        return places_now(self.fleet)
 
     def preview(self) -> tuple[Step, ...]:
         """Return what the next tick would commit, as far as it is known now, without doing any of it."""
@@ -162,6 +167,27 @@ class Reconciler:
         picture.epoch = self._clock.epoch()
         picture.blind = bool(fleet.blind)
 
+    def _look_at_places(self) -> float:
+        """Have what waits for a place follow what is known of places; return when time alone changes that."""
+        fleet, picture = self.fleet, self.fleet.picture
+        waiting_since = None
+        if picture.places.avoided:
+            waiting = [life.record.since for life in picture.lives.values() if life.waits_for_reservation]
+            waiting_since = min(waiting, default=None)
+        picture.places.settle(picture.now, fleet.nodes if self._swept else None, waiting_since)
+        self._swept = False
+        fleet.place_map.settle(picture.now)
+        known = (fleet.place_map.version, picture.places.names())
+        if known != self._places_known:
+            self._places_known = known
+            renew(fleet)
+            for life in picture.lives.values():
+                if life.record.state in _UNMADE:
+                    life.due = picture.now
+        for life in turns_over(fleet):
+            ask_anew(fleet, life)
+        return min(picture.places.due(waiting_since), fleet.place_map.due)
+
     def _take(self, event: Event) -> None:
         fleet, picture = self.fleet, self.fleet.picture
         if isinstance(event, NodesSeen):
@@ -191,6 +217,8 @@ class Reconciler:
         fleet.blind, picture.blind = "", False
         self._observed_at = self._clock.monotonic()
         self._swept = self._swept or bool(event.changed)
+        fleet.place_map.take(event.nodes, event.changed, picture.now)
+        picture.surveyed = True
         for node_id in event.changed:
             row = event.nodes.get(node_id)
             for life_id, rank in fleet.users.get(node_id, ()):
@@ -277,6 +305,7 @@ class Reconciler:
         return False
 
 
+_UNMADE = frozenset({SliceState.PENDING, SliceState.PLACED})
 _HEARD = frozenset({SliceState.PLACED, SliceState.READY, SliceState.RUNNING})
 
 

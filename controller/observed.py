@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from sliceform.states.effects import Effect
@@ -29,6 +30,12 @@ class Node(NamedTuple):
     death: str = ""
     #: The node is to be drained by this time, epoch seconds; 0.0 = drains, no deadline; None = does not drain.
     drain_epoch_s: float | None = None
+    #: From the labels, too: how the chips of its slice are joined, and the kind of its accelerators.
+    topology: str | None = None
+    accelerator: str | None = None
+    #: All that it offers, whoever holds it; empty where the table does not say.
+    resources: Mapping[str, float] = MappingProxyType({})
+    labels: Mapping[str, str] = MappingProxyType({})
 
 
 class NodesSeen(NamedTuple):

@@ -38,6 +38,8 @@ class Picture:
     epoch: float = 0.0
     #: The last observation failed: nothing may be destroyed because of what is not seen.
     blind: bool = False
+    #: The node table has been read once: it is known which places are whole.
+    surveyed: bool = False
     #: Set when the fleet closes: loop time by which all work is to be gone.
     closing_by: float | None = None
 
@@ -45,3 +47,4 @@ class Picture:
         """Return the loop time by which the work on a slice is to be gone; infinite if nobody has asked for its end."""
         asked = (life.drain_by, life.stop_by, self.closing_by)
         return min((time for time in asked if time is not None), default=float("inf"))
+

@@ -181,7 +181,7 @@ def _surplus(picture: Picture, live: Sequence[Life], count: int) -> Iterator[Ste
 
 def _creates(picture: Picture, missing: int, taken: Sequence[str]) -> tuple[list[Step], float]:
     """Create what is missing; `taken` are slices that an operator's drain takes in the same pass."""
-    if missing <= 0:
+    if missing <= 0 or not picture.surveyed:
         return [], FOREVER
     if picture.now < picture.backoff.until:
         return [], picture.backoff.until

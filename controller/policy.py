@@ -49,9 +49,26 @@ class Avoided:
 
     cause: AvoidCause
     until: float
-    #: Nodes that must be seen dead for the place to be used again before `until`; empty for a quarantine.
+    #: Nodes that it is about: the place may be used again before `until` once none of them is seen alive.
     nodes: frozenset[str]
     detail: str
+    #: A quarantine: since when, and how long a slice has to wait for its reservation until it is broken off, seconds.
+    since: float = 0.0
+    trial_s: float = float("inf")
+
+    def trial_at(self, waiting_since: float | None) -> float:
+        """Return when the place is tried though its time is not over; `waiting_since` is None if no slice waits."""
+        return float("inf") if waiting_since is None else max(self.since, waiting_since) + self.trial_s
+
+
+@dataclass(slots=True)
+class _Strikes:
+    """How often slices failed because of one node."""
+
+    #: Loop times of the failures that still count.
+    times: list[float] = field(default_factory=list)
+    #: Quarantines in a row.
+    quarantines: int = 0
 
 
 @dataclass(slots=True)
@@ -60,48 +77,59 @@ class Places:
 
     settings: Settings
     avoided: dict[str, Avoided] = field(default_factory=dict)
-    strikes: dict[str, int] = field(default_factory=dict)
+    #: By node id.
+    strikes: dict[str, _Strikes] = field(default_factory=dict)
     #: `names()` as long as nothing changed: every new slice asks for it.
     _names: frozenset[str] | None = None
 
     def lost(self, place: str, nodes: frozenset[str], now: float, detail: str) -> None:
-        """Keep away from a lost place until its old nodes are seen dead, at most `avoid_lost_s`."""
+        """Keep away from a place until none of the nodes lost there is seen alive, at most for `avoid_lost_s`."""
         if place not in self.avoided:
-            self.avoided[place] = Avoided(AvoidCause.LOST, now + self.settings.avoid_lost_s, nodes, detail)
-            self._names = None
+            self._avoid(place, Avoided(AvoidCause.LOST, now + self.settings.avoid_lost_s, nodes, detail))
 
-    def failed(self, place: str, now: float, detail: str) -> bool:
-        """Count a slice that could not be made there; return whether the place is now in quarantine."""
-        self.strikes[place] = self.strikes.get(place, 0) + 1
-        if self.strikes[place] < self.settings.quarantine_after:
+    def failed(self, place: str, node: str, now: float, detail: str) -> bool:
+        """Count a slice that failed at a place because of a node; return whether the place is now in quarantine.
+
+        A failure counts for `quarantine_s`. A quarantine lasts as long; if slices wait, it is broken off to try the
+        place once more, after a minute at first, and twice as long each time that it fails again.
+        """
+        settings = self.settings
+        strikes = self.strikes.setdefault(node, _Strikes())
+        young = [time for time in strikes.times if now - time < settings.quarantine_s]
+        strikes.times = [*young, now][-settings.quarantine_after :]
+        if len(strikes.times) < settings.quarantine_after:
             return False
-        del self.strikes[place]
-        until = now + self.settings.quarantine_s
-        self.avoided[place] = Avoided(AvoidCause.QUARANTINED, until, frozenset(), detail)
-        self._names = None
+        trial_s = settings.backoff_max_s * 2.0 ** min(strikes.quarantines, 30)
+        strikes.quarantines += 1
+        until = now + settings.quarantine_s
+        self._avoid(place, Avoided(AvoidCause.QUARANTINED, until, frozenset({node}), detail, now, trial_s))
         return True
 
-    def worked(self, place: str) -> None:
-        """Forget failures of a place that work has gone through on."""
-        self.strikes.pop(place, None)
+    def worked(self, node: str) -> None:
+        """Forget failures of a node that work has gone through on."""
+        self.strikes.pop(node, None)
 
-    def settle(self, now: float, is_dead: Mapping[str, Node] | None = None) -> bool:
-        """Let go of places whose time is over or whose old nodes are dead; return whether there were any."""
-        if not self.avoided:
-            return False
-        over = [place for place, avoided in self.avoided.items() if self._over(avoided, now, is_dead)]
+    def settle(self, now: float, nodes: Mapping[str, Node] | None = None, waiting_since: float | None = None) -> None:
+        """Let go of places whose time is over or whose nodes are gone, and of failures that count no longer.
+
+        `nodes` is the node table if it has changed; `waiting_since` is since when a slice waits for its reservation.
+        """
+        over = [place for place, avoided in self.avoided.items() if self._over(avoided, now, nodes, waiting_since)]
         for place in over:
             del self.avoided[place]
             self._names = None
-        return bool(over)
+        if nodes is not None:
+            self.strikes = {node: kept for node, kept in self.strikes.items() if _alive(nodes, node)}
 
     @staticmethod
-    def _over(avoided: Avoided, now: float, nodes: Mapping[str, Node] | None) -> bool:
-        if now >= avoided.until:
+    def _over(avoided: Avoided, now: float, nodes: Mapping[str, Node] | None, waiting_since: float | None) -> bool:
+        if now >= min(avoided.until, avoided.trial_at(waiting_since)):
             return True
-        if not avoided.nodes or nodes is None:
-            return False
-        return all((row := nodes.get(node)) is None or not row.alive for node in avoided.nodes)
+        return nodes is not None and not any(_alive(nodes, node) for node in avoided.nodes)
+
+    def _avoid(self, place: str, avoided: Avoided) -> None:
+        self.avoided[place] = avoided
+        self._names = None
 
     def names(self) -> frozenset[str]:
         """Return the places to keep away from now."""
@@ -109,10 +137,15 @@ class Places:
             self._names = frozenset(self.avoided)
         return self._names
 
-    @property
-    def due(self) -> float:
-        """The loop time at which the next one may be used again."""
-        return min((avoided.until for avoided in self.avoided.values()), default=float("inf"))
+    def due(self, waiting_since: float | None) -> float:
+        """Return the loop time at which the next one may be used again."""
+        rows = self.avoided.values()
+        return min((min(row.until, row.trial_at(waiting_since)) for row in rows), default=float("inf"))
+
+
+def _alive(nodes: Mapping[str, Node], node: str) -> bool:
+    row = nodes.get(node)
+    return row is not None and row.alive
 
 
 @dataclass(slots=True)

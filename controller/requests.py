@@ -23,6 +23,10 @@ class Reserve:
     shape: SliceShape
     #: Slice names (TPU) or node ids (GPU, CPU) that must not be taken now.
     avoid: frozenset[str] = frozenset()
+    #: TPU: ids of nodes whose heads must not be taken, where the name of their slice does not tell them apart.
+    avoid_nodes: frozenset[str] = frozenset()
+    #: GPU, CPU: what all nodes must have as label `ray.io/accelerator-type`; None = whatever they have.
+    accelerator: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class Assemble:
     shape: SliceShape
     #: TPU slice name; None for GPU and CPU, whose host group exists since `Reserve`.
     place: str | None
+    #: In how many units Ray counts each accelerator there; all of them are reserved.
+    units: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,13 +73,13 @@ class Settings(BaseSettings):
     """Idle slices beyond the largest valid size reached go back after so long."""
 
     avoid_lost_s: _NotNegative = 300.0
-    """A lost place is avoided until its nodes are seen dead, at most for so long."""
+    """A lost place is avoided until the nodes that were lost are seen dead, at most for so long."""
 
     quarantine_after: _Count = 3
-    """A place that failed this many times is quarantined."""
+    """A place that failed this many times within `quarantine_s` because of one host is quarantined."""
 
     quarantine_s: _NotNegative = 1_800.0
-    """How long a place that keeps failing is avoided."""
+    """How long a place that keeps failing is avoided; it is tried sooner if a slice waits meanwhile."""
 
     backoff_initial_s: _Positive = 0.5
     """Delay before an effect that failed is tried again; doubles with every failure."""

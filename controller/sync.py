@@ -74,9 +74,8 @@ def _pending(life: Life, now: float, limits: Limits) -> Iterator[Step]:
     view, record = life.view, life.record
     if view.refused is not None:
         yield Step(record.id, None, SliceTrigger.EXPIRE, Reason.PLACE_REFUSED, view.refused)
-    elif view.reserved and view.place in limits.avoid:
-        detail = f"{view.place} is not to be used now"
-        yield Step(record.id, None, SliceTrigger.EXPIRE, Reason.PLACE_AVOIDED, detail)
+    elif view.reserved and (why_not := _misplaced(life, limits)) is not None:
+        yield Step(record.id, None, SliceTrigger.EXPIRE, Reason.PLACE_AVOIDED, why_not)
     elif view.reserved:
         yield Step(record.id, None, SliceTrigger.PLACE, Reason.PLACED, f"on {view.place}" if view.place else "")
     elif now - record.since >= limits.pending_s:
@@ -84,14 +83,38 @@ def _pending(life: Life, now: float, limits: Limits) -> Iterator[Step]:
         yield Step(record.id, None, SliceTrigger.EXPIRE, Reason.BUDGET_SPENT, detail)
 
 
+def _misplaced(life: Life, limits: Limits) -> str | None:
+    """Return why a slice must not be made where its reservation is, if it must not."""
+    view = life.view
+    place = view.place or ""
+    if place in limits.avoid:
+        return f"{place} is not to be used now"
+    if (fault := _not_whole(place, limits)) is not None:
+        return fault
+    owner = limits.owners.get(place, life.record.id)
+    if owner != life.record.id:
+        return f"{place} is the place of {owner}"
+    kinds = sorted({kind for node in view.nodes if (kind := limits.kinds.get(node or "")) is not None})
+    return f"its nodes have different accelerators: {', '.join(kinds)}" if len(kinds) > 1 else None
+
+
+def _not_whole(place: str, limits: Limits) -> str | None:
+    fault = limits.barred.get(place)
+    return None if fault is None else f"{place} is not whole: {fault}"
+
+
 def _placed(life: Life, now: float, limits: Limits) -> Iterator[Step]:
     record, view = life.record, life.view
+    if (fault := _not_whole(record.place or "", limits)) is not None:
+        yield Step(record.id, None, SliceTrigger.EXPIRE, Reason.PLACE_AVOIDED, fault)
+        return
     ready = 0
     steps: list[Step] = []
     for host, seen in zip(record.hosts, view.hosts, strict=True):
         trouble = _unfit(seen, limits.devices)
         if trouble is not None:
-            yield Step(record.id, None, SliceTrigger.EXPIRE, trouble.reason, f"host {host.rank}: {trouble.detail}")
+            detail = f"host {host.rank}: {trouble.detail}"
+            yield Step(record.id, None, SliceTrigger.EXPIRE, trouble.reason, detail, host.id)
             return
         if host.state is HostState.READY:
             ready += 1

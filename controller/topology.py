@@ -90,6 +90,11 @@ def describe(pod_type: str) -> PodType:
     return found
 
 
+def same_topology(one: str, other: str) -> bool:
+    """Whether two topologies are the same box of chips, whichever edge is named first."""
+    return sorted(one.strip().lower().split("x")) == sorted(other.strip().lower().split("x"))
+
+
 def known_pod_types() -> tuple[str, ...]:
     """All pod types, by generation and then by size."""
     return tuple(_catalog())

@@ -81,11 +81,12 @@ class Agents:
                     self._describe(agent)
             return
         self._holdings[holding.life] = holding
+        holding.units = request.units
         if holding.hosts is None:
             place = request.place or holding.reserved.place
             assert place is not None
             name = self._reservations.name(holding.life, "hosts")
-            holding.hosts = groups.pinned_group(name, request.shape, place)
+            holding.hosts = groups.pinned_group(name, request.shape, place, request.units)
         # Agents queue on the group: their processes start as soon as it is placed, with nothing asked in between.
         holding.agents = tuple(self._start(holding, rank) for rank in range(request.shape.hosts))
         for agent in holding.agents:
@@ -136,7 +137,12 @@ class Agents:
         first = agent.up is None
         agent.unreached = 0
         agent.up = AgentUp(
-            agent.life, agent.rank, host["node_id"], host["address"], self._devices(host["node_id"]), int(host["pid"])
+            agent.life,
+            agent.rank,
+            host["node_id"],
+            host["address"],
+            self._devices(agent, host["node_id"]),
+            int(host["pid"]),
         )
         self._session.post(agent.up)
         if first:
@@ -145,14 +151,13 @@ class Agents:
         else:
             self._notices.tell_again(agent)
 
-    def _devices(self, node_id: str) -> int:
+    def _devices(self, agent: Agent, node_id: str) -> int:
         """Return how many accelerators of the shape's kind a node has in all."""
         name = self._session.fleet.shape.devices_per_host.name
-        if name is None:
+        row, holding = self._nodes.row(node_id), self._holdings.get(agent.life)
+        if name is None or row is None or holding is None:
             return 0
-        self._nodes.row(node_id)
-        facts = self._nodes.facts.get(node_id)
-        return int(facts.resources.get(name, 0)) if facts is not None else 0
+        return int(row.resources.get(name, 0)) // holding.units
 
     def _notices_failed(self, agent: Agent, error: BaseException) -> None:
         self._take_failure(agent, error, self._notices.open)

@@ -8,19 +8,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group_table
 
 from sliceform.controller.backend import Finding
 from sliceform.controller.labels import matches
+from sliceform.controller.observed import Node
+from sliceform.controller.places import NODE_ID, Place, PlaceState, survey
 from sliceform.controller.ray_backend import private
 from sliceform.controller.ray_backend.holding import Holding, Stage
-from sliceform.controller.ray_backend.nodes import NODE_ID, POD_TYPE, SLICE_NAME, WORKER_ID
+from sliceform.controller.ray_backend.nodes import decode_all
 from sliceform.controller.spec import SliceShape, TpuSlice
 
-Row = Mapping[str, Any]
+#: Of nodes that do not fit, so many are told.
+_TOLD = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +30,7 @@ class Cluster:
     """One look at the cluster."""
 
     #: Living nodes.
-    nodes: tuple[Row, ...]
+    nodes: Mapping[str, Node]
     #: Node id -> (group's name, resources of its bundles there), without the groups of the life in question.
     held: Mapping[str, tuple[tuple[str, frozenset[str]], ...]]
     #: Node id -> what is free there; None if Ray does not tell.
@@ -45,8 +47,9 @@ def look(own_prefix: str) -> Cluster:
         for index, node in row["bundles_to_node_id"].items():
             if node:
                 held[node].append((name, frozenset(row["bundles"][index])))
-    nodes = tuple(row for row in ray.nodes() if row["Alive"])
-    return Cluster(nodes, {node: tuple(rows) for node, rows in held.items()}, private.available_resources())
+    nodes = decode_all(ray.nodes(), private.draining_nodes())
+    living = {node: row for node, row in nodes.items() if row.alive}
+    return Cluster(living, {node: tuple(rows) for node, rows in held.items()}, private.available_resources())
 
 
 def explain(
@@ -76,91 +79,88 @@ def _agents(holding: Holding) -> Iterator[Finding]:
         yield Finding("waiting", "its hosts are placed; its agents are about to start")
 
 
-def _tpu(cluster: Cluster, shape: TpuSlice, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
-    slices: dict[str, dict[str, Row]] = defaultdict(dict)
-    for row in cluster.nodes:
-        labels = row["Labels"]
-        if labels.get(POD_TYPE) == shape.pod_type and SLICE_NAME in labels:
-            slices[labels[SLICE_NAME]][labels.get(WORKER_ID, "")] = row
-    if place is not None:
-        found = [*_missing(place, shape, slices.get(place, {})), *_held(cluster, shape, place, slices.get(place, {}))]
-        return tuple(found) or (Finding("waiting", f"Ray is placing its hosts on {place}"),)
-    if not slices:
+def _tpu(cluster: Cluster, shape: TpuSlice, claimed: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    places = survey(cluster.nodes, shape)
+    if claimed is not None:
+        place = places.get(claimed) or Place(claimed, PlaceState.INCOMPLETE, missing=tuple(range(shape.hosts)))
+        found = [*place.findings(), *_held(cluster, shape, place)]
+        return tuple(found) or (Finding("waiting", f"Ray is placing its hosts on {claimed}"),)
+    if not places:
         return (_no_such_pod_type(cluster, shape),)
     found = []
-    for name, hosts in sorted(slices.items()):
+    for name, place in places.items():
         if name in avoid:
             found.append(Finding("avoided", f"slice {name} was lost or keeps failing, and is not used now", name))
         else:
-            found += [*_missing(name, shape, hosts), *_held(cluster, shape, name, hosts)]
+            found += [*place.findings(), *_held(cluster, shape, place)]
     return tuple(found) or (Finding("waiting", "Ray is placing its reservation"),)
 
 
 def _no_such_pod_type(cluster: Cluster, shape: TpuSlice) -> Finding:
-    there = sorted({row["Labels"][POD_TYPE] for row in cluster.nodes if POD_TYPE in row["Labels"]})
+    there = sorted({node.pod_type for node in cluster.nodes.values() if node.pod_type})
     text = f"no living node is part of a {shape.pod_type} slice; pod types there are: {', '.join(there) or 'none'}"
     return Finding("no_such_pod_type", text, shape.pod_type)
 
 
-def _missing(place: str, shape: TpuSlice, hosts: Mapping[str, Row]) -> Iterator[Finding]:
-    for worker_id in map(str, range(shape.hosts)):
-        if worker_id not in hosts:
-            text = f"slice {place} has no living node with worker id {worker_id}"
-            yield Finding("host_missing", text, f"{place}/{worker_id}")
-
-
-def _held(cluster: Cluster, shape: TpuSlice, place: str, hosts: Mapping[str, Row]) -> Iterator[Finding]:
+def _held(cluster: Cluster, shape: TpuSlice, place: Place) -> Iterator[Finding]:
     wanted = {shape.head_resource, *shape.bundle} - {"CPU", "memory"}
     holders: dict[str, set[str]] = defaultdict(set)
-    for worker_id, row in sorted(hosts.items()):
-        for name, resources in cluster.held.get(row["NodeID"], ()):
+    for node in place.nodes:
+        for group, resources in cluster.held.get(node, ()):
             if resources & wanted:
-                holders[name].add(worker_id)
-    for name, worker_ids in sorted(holders.items()):
+                holders[group].add(str(cluster.nodes[node].worker_id))
+    for group, worker_ids in sorted(holders.items()):
         where = ", ".join(sorted(worker_ids))
-        yield Finding("chips_held", f"slice {place} (worker {where}) is held by placement group {name}", name)
+        yield Finding("chips_held", f"{place.title} (worker {where}) is held by placement group {group}", group)
     if not holders:
-        yield from _short(cluster, hosts.values(), shape.bundle)
+        yield from _short(cluster, place.nodes, shape.bundle)
 
 
-def _short(cluster: Cluster, rows: Iterable[Row], bundle: Mapping[str, float], hosts: int = 1) -> Iterator[Finding]:
+def _short(cluster: Cluster, nodes: Iterable[str], bundle: Mapping[str, float], hosts: int = 1) -> Iterator[Finding]:
     """Find nodes that could take so many hosts but for something that a group, a task or an actor holds."""
     if cluster.free is None:
         return
-    for row in rows:
-        node = row["NodeID"]
-        free = cluster.free.get(node, {})
-        wanted = max(1, min(hosts, _room(row["Resources"], bundle)))
+    for node in nodes:
+        row, free = cluster.nodes[node], cluster.free.get(node, {})
+        wanted = min(hosts, _room(row.resources, bundle))
         lacking = [name for name, amount in bundle.items() if _room(free, {name: amount}) < wanted]
         if not lacking:
             continue
         groups = sorted({name for name, resources in cluster.held.get(node, ()) if resources & set(lacking)})
         by = f"placement group {', '.join(groups)}" if groups else "a task, an actor or its own earlier claim"
-        text = f"node {node[:8]} ({row['NodeManagerAddress']}) has too little {', '.join(lacking)} free: held by {by}"
+        text = f"node {node[:8]} ({row.address}) has too little {', '.join(lacking)} free: held by {by}"
         yield Finding("chips_held", text, groups[0] if groups else node)
 
 
 def _plain(cluster: Cluster, shape: SliceShape, avoid: frozenset[str]) -> tuple[Finding, ...]:
-    matching = [row for row in cluster.nodes if matches({**row["Labels"], NODE_ID: row["NodeID"]}, shape.selector)]
-    if not matching:
+    places = survey(cluster.nodes, shape)
+    labelled = [row for row in cluster.nodes.values() if matches({**row.labels, NODE_ID: row.id}, shape.selector)]
+    if not labelled:
         return (Finding("host_missing", f"no living node has the labels {dict(shape.selector)}", "0"),)
     each = shape.hosts if not shape.exclusive_nodes else 1
-    fit = {row["NodeID"]: row for row in matching if _room(row["Resources"], shape.bundle)}
-    usable = [row for node, row in fit.items() if node not in avoid]
+    fit = {name: cluster.nodes[name] for name, place in places.items() if place.whole}
+    usable = {name: row for name, row in fit.items() if name not in avoid}
     free = cluster.free or {}
 
     def room(resources: Iterable[Mapping[str, float]]) -> int:
         return sum(min(each, _room(has, shape.bundle)) for has in resources)
 
     found = []
-    there = room(row["Resources"] for row in fit.values())
+    there = room(row.resources for row in fit.values())
     if there < shape.hosts:
         found.append(Finding("host_missing", _no_room(shape, there), str(there)))
-    if room(row["Resources"] for row in usable) < shape.hosts:
+        unfit = [finding for place in places.values() for finding in place.findings()]
+        found += unfit[:_TOLD]
+        if len(unfit) > _TOLD:
+            found.append(Finding("place_unfit", f"and {len(unfit) - _TOLD} nodes more"))
+    if room(row.resources for row in usable.values()) < shape.hosts:
         text = "was lost or keeps failing, and is not used now"
         found += [Finding("avoided", f"node {node[:8]} {text}", node) for node in fit if node in avoid]
-    if room(free.get(row["NodeID"], {}) for row in usable) < shape.hosts:
+    if room(free.get(name, {}) for name in usable) < shape.hosts:
         found += _short(cluster, usable, shape.bundle, each)
+    kinds = sorted({row.accelerator for row in usable.values() if row.accelerator})
+    if not found and len(kinds) > 1:
+        found.append(Finding("waiting", f"a slice has one kind of accelerator; there are {', '.join(kinds)}"))
     return tuple(found) or (Finding("waiting", "Ray is placing its reservation"),)
 
 

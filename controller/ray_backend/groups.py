@@ -15,7 +15,9 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from sliceform.controller.ray_backend.nodes import NODE_ID, SLICE_NAME, WORKER_ID
+from sliceform.controller.places import NODE_ID
+from sliceform.controller.ray_backend.nodes import ACCELERATOR, SLICE_NAME, WORKER_ID
+from sliceform.controller.requests import Reserve
 from sliceform.controller.spec import SliceShape, TpuSlice
 
 log = structlog.get_logger(__name__)
@@ -23,27 +25,36 @@ log = structlog.get_logger(__name__)
 Selector = dict[str, str]
 
 
-def head_group(name: str, shape: TpuSlice, avoid: frozenset[str]) -> PlacementGroup:
+def head_group(name: str, shape: TpuSlice, request: Reserve) -> PlacementGroup:
     """Ask for a TPU slice, by the resource that only worker 0 of one has.
 
     No label says the same once more: Ray's autoscaler compares selectors with the labels in its configuration, which
     cannot name those of hosts that are not there yet, and would start none.
     """
-    selector = _excluding({}, SLICE_NAME, avoid)
+    selector = _excluding(_excluding({}, SLICE_NAME, request.avoid), NODE_ID, request.avoid_nodes)
     return _create(name, [{shape.head_resource: 1}], "PACK", [selector] if selector else None)
 
 
-def pinned_group(name: str, shape: SliceShape, place: str) -> PlacementGroup:
-    """Ask for the hosts of one TPU slice: bundle i on worker i."""
+def pinned_group(name: str, shape: SliceShape, place: str, units: int) -> PlacementGroup:
+    """Ask for the hosts of one TPU slice, with all of their chips: bundle i on worker i."""
     selectors = [{SLICE_NAME: place, WORKER_ID: str(rank)} for rank in range(shape.hosts)]
-    return _create(name, [shape.bundle] * shape.hosts, "PACK", selectors)
+    return _create(name, [in_units(shape, shape.bundle, units)] * shape.hosts, "PACK", selectors)
 
 
-def free_group(name: str, shape: SliceShape, avoid: frozenset[str]) -> PlacementGroup:
+def free_group(name: str, request: Reserve) -> PlacementGroup:
     """Ask for the hosts of a GPU or CPU slice, wherever there is room but on the nodes to avoid."""
-    selector = _excluding(dict(shape.selector), NODE_ID, avoid)
+    shape = request.shape
+    selector = _excluding(dict(shape.selector), NODE_ID, request.avoid)
+    if request.accelerator is not None:
+        selector[ACCELERATOR] = request.accelerator
     selectors = [selector] * shape.hosts if selector else None
     return _create(name, [shape.bundle] * shape.hosts, shape.strategy, selectors)
+
+
+def in_units(shape: SliceShape, resources: Mapping[str, float], units: int) -> dict[str, float]:
+    """Return resources with accelerators counted as Ray counts them where each is so many units."""
+    name = shape.devices_per_host.name
+    return {resource: amount * (units if resource == name else 1) for resource, amount in resources.items()}
 
 
 def _excluding(selector: Selector, label: str, values: frozenset[str]) -> Selector:

@@ -20,7 +20,7 @@ from sliceform.controller.observed import (
     Refused,
     Reserved,
 )
-from sliceform.controller.requests import Launch
+from sliceform.controller.requests import Launch, Reserve
 from sliceform.controller.spec import SliceShape
 
 
@@ -113,8 +113,10 @@ class Holding:
     #: The claim on a TPU slice, and the hosts; a GPU or CPU slice has only hosts.
     head: PlacementGroup | None = None
     hosts: PlacementGroup | None = None
-    #: What its reservation keeps away from.
-    avoid: frozenset[str] = frozenset()
+    #: Its reservation as it was asked for last.
+    asked: Reserve | None = None
+    #: In how many units Ray counts each of its accelerators.
+    units: int = 1
     reserved: Reserved | None = None
     refused: Refused | None = None
     assembled: Assembled | None = None

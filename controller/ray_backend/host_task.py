@@ -7,6 +7,7 @@ from typing import Any
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sliceform.controller.backend import FleetIdentity
+from sliceform.controller.ray_backend.groups import in_units
 from sliceform.controller.ray_backend.holding import Holding, HostTask, Work
 from sliceform.controller.ray_backend.pack import Packed
 
@@ -55,7 +56,8 @@ def submit(
 
 
 def _options(fleet: FleetIdentity, holding: Holding, work: Work, task: HostTask, packed: Packed) -> dict[str, Any]:
-    resources = {**work.request.shape.bundle, **packed.resources}
+    shape = work.request.shape
+    resources = in_units(shape, {**shape.bundle, **packed.resources}, holding.units)
     strategy = PlacementGroupSchedulingStrategy(
         placement_group=holding.hosts, placement_group_bundle_index=task.rank, placement_group_capture_child_tasks=False
     )

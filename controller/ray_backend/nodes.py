@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import ray
 import structlog
@@ -20,7 +20,8 @@ log = structlog.get_logger(__name__)
 SLICE_NAME = "ray.io/tpu-slice-name"
 WORKER_ID = "ray.io/tpu-worker-id"
 POD_TYPE = "ray.io/tpu-pod-type"
-NODE_ID = "ray.io/node-id"
+TOPOLOGY = "ray.io/tpu-topology"
+ACCELERATOR = "ray.io/accelerator-type"
 
 #: After a read, so many times what it cost this process are left to others.
 _SHARE = 3.0
@@ -28,14 +29,6 @@ _SHARE = 3.0
 _LONGEST = 3.0
 #: What ever waits for the thread: the next regular read and one that is wanted soon.
 _JOBS = 2
-
-
-class Facts(NamedTuple):
-    """What only this backend needs to know of a living node."""
-
-    resources: Mapping[str, float]
-    #: Where its raylet listens.
-    raylet: tuple[str, int]
 
 
 def decode(row: Mapping[str, Any], drain_epoch_s: float | None = None) -> Node:
@@ -52,6 +45,10 @@ def decode(row: Mapping[str, Any], drain_epoch_s: float | None = None) -> Node:
         address=row.get("NodeManagerAddress", ""),
         death="" if alive else row.get("DeathReasonMessage") or "died",
         drain_epoch_s=drain_epoch_s if alive else None,
+        topology=labels.get(TOPOLOGY),
+        accelerator=labels.get(ACCELERATOR),
+        resources=row.get("Resources") or {},
+        labels=labels,
     )
 
 
@@ -96,7 +93,8 @@ class NodeReader:
         self._taking = threading.Lock()
         self._begun = 0.0
         self.nodes: Mapping[str, Node] = {}
-        self.facts: Mapping[str, Facts] = {}
+        #: Where the raylet of every node listens, or listened when the node was last seen alive.
+        self._raylets: Mapping[str, tuple[str, int]] = {}
 
     def start(self) -> None:
         """Read now, and again and again."""
@@ -120,8 +118,7 @@ class NodeReader:
 
     def raylet(self, node_id: str | None) -> tuple[str, int] | None:
         """Return where a node's raylet listens, or listened when the node was last seen alive."""
-        facts = self.facts.get(node_id or "")
-        return facts.raylet if facts is not None else None
+        return self._raylets.get(node_id or "")
 
     def _again(self) -> None:
         begin = time.thread_time()
@@ -151,13 +148,7 @@ class NodeReader:
         changed = changes(self.nodes, after)
         if changed:
             self.nodes = after
-            self.facts = {**{node: facts for node, facts in self.facts.items() if node in after}, **_facts(rows)}
+            known = {node: where for node, where in self._raylets.items() if node in after}
+            alive = {row["NodeID"]: (row["NodeManagerAddress"], row["NodeManagerPort"]) for row in rows if row["Alive"]}
+            self._raylets = known | alive
         self._post(NodesSeen(self.nodes, changed))
-
-
-def _facts(rows: Iterable[Mapping[str, Any]]) -> dict[str, Facts]:
-    return {
-        row["NodeID"]: Facts(row.get("Resources") or {}, (row["NodeManagerAddress"], row["NodeManagerPort"]))
-        for row in rows
-        if row["Alive"]
-    }

@@ -44,7 +44,7 @@ class Reservations:
             self._session.post(told)
         elif holding.groups:
             self._look(holding)
-            if holding.reserved is None and holding.refused is None and request.avoid != holding.avoid:
+            if holding.reserved is None and holding.refused is None and request != holding.asked:
                 self._replace(holding, request)
         else:
             self._create(holding, request)
@@ -65,12 +65,12 @@ class Reservations:
 
     def _create(self, holding: Holding, request: Reserve) -> None:
         shape = holding.shape = request.shape
-        holding.avoid = request.avoid
+        holding.asked = request
         try:
             if isinstance(shape, TpuSlice):
-                group = holding.head = groups.head_group(self.name(holding.life, "head"), shape, request.avoid)
+                group = holding.head = groups.head_group(self.name(holding.life, "head"), shape, request)
             else:
-                group = holding.hosts = groups.free_group(self.name(holding.life, "hosts"), shape, request.avoid)
+                group = holding.hosts = groups.free_group(self.name(holding.life, "hosts"), request)
         except (TypeError, ValueError) as error:
             log.warning("reservation_refused", slice=holding.life, cause=repr(error))
             self._refuse(holding, str(error))

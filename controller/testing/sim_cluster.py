@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from sliceform.controller.observed import Node, NodesSeen
 from sliceform.controller.spec import SliceShape, TpuSlice
@@ -38,16 +40,32 @@ class SimNode:
     notices: dict[str, float | None] = field(default_factory=dict)
     #: What waits for the machine to go on.
     deferred: list[Action] = field(default_factory=list)
+    #: The head group on it, by name, if it is worker 0 of a TPU slice.
+    head: str | None = None
+    #: Fields of its row in the node table that are not as its place would have them.
+    said: dict[str, Any] = field(default_factory=dict)
 
     @property
     def placeable(self) -> bool:
         """Whether the cluster can put something here, room aside."""
+        return self.up and self.drain_epoch_s is None
+
+    @property
+    def up(self) -> bool:
+        """Whether it runs, and the cluster has not given it up."""
         return self.alive and self.listed and not self.frozen and not self.daemon_frozen
+
+    def offers(self, bundle: Mapping[str, float]) -> bool:
+        """Whether it has what a bundle asks for, if its row says otherwise than its place would have it."""
+        said = self.said.get("resources")
+        return said is None or all(said.get(name, 0.0) >= amount for name, amount in bundle.items())
 
     def row(self) -> Node:
         """Return what the node table says."""
-        tpu = isinstance(self.place.shape, TpuSlice)
-        return Node(
+        shape = self.place.shape
+        tpu = isinstance(shape, TpuSlice)
+        resources = {name: amount * self.slots for name, amount in shape.bundle.items()}
+        row = Node(
             id=self.id,
             alive=self.listed,
             place=self.place.name if tpu else None,
@@ -56,7 +74,10 @@ class SimNode:
             address=self.address,
             death=self.death,
             drain_epoch_s=self.drain_epoch_s,
+            topology=shape.topology if isinstance(shape, TpuSlice) else None,
+            resources=resources,
         )
+        return row._replace(**self.said)
 
 
 @dataclass(slots=True, eq=False)
@@ -67,10 +88,20 @@ class SimPlace:
     shape: SliceShape
     #: By worker id; those of the machines that are there now, dead ones included.
     nodes: list[SimNode] = field(default_factory=list)
-    #: The head group on worker 0, by name.
-    head: str | None = None
+    #: Machines that say they are a worker which is there already.
+    doubles: list[SimNode] = field(default_factory=list)
     #: Another user's group that holds the chips.
     held_by: str | None = None
+
+    @property
+    def heads(self) -> list[SimNode]:
+        """The machines that offer the head of a TPU slice."""
+        tpu = isinstance(self.shape, TpuSlice)
+        return [node for node in self.workers(0) if tpu]
+
+    def workers(self, worker_id: int) -> list[SimNode]:
+        """Return the machines that say they are this worker."""
+        return [node for node in (*self.nodes, *self.doubles) if node.worker_id == worker_id]
 
     @property
     def pod_type(self) -> str | None:
@@ -108,6 +139,11 @@ class SimCluster:
             self._join(place)
         return gone
 
+    def double(self, place: SimPlace, worker_id: int) -> SimNode:
+        """Let one more machine join that says it is a worker which is there already."""
+        place.doubles.append(self._machine(place, worker_id, place.nodes[worker_id].slots))
+        return place.doubles[-1]
+
     def forget(self, nodes: list[SimNode]) -> None:
         """Let rows of dead nodes vanish from the table."""
         for node in nodes:
@@ -137,6 +173,10 @@ class SimCluster:
         if changed:
             self._table = table
         return NodesSeen(self._table, frozenset(changed))
+
+    def truth(self) -> dict[str, Node]:
+        """Return the node table as it would be if it knew at once which machines run."""
+        return {node.id: node.row()._replace(alive=node.up) for node in self.nodes.values()}
 
     def node(self, place: str, worker_id: int) -> SimNode:
         """Return the machine that was the last to be this worker of a place."""

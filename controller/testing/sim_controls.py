@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from sliceform.controller.clock import Clock
 from sliceform.controller.observed import Event
@@ -55,6 +56,21 @@ class SimControls:
             self._engine.placer.joined(place)
             keep_s = 2 * self.timings.frozen_death_s
             self._timeline.after(keep_s, partial(self._cluster.forget, dead))
+
+    def add_double(self, place: str, worker_id: int) -> str:
+        """Let one more machine join a TPU slice that says it is a worker which is there already; return its node id."""
+        with self._world():
+            found = self._cluster.place(place)
+            node = self._cluster.double(found, worker_id)
+            self._engine.placer.joined(found)
+            return node.id
+
+    def relabel(self, place: str, worker_id: int, **row: Any) -> None:
+        """Let the row of a machine in the node table say something else: fields of `Node`."""
+        with self._world():
+            node = self._cluster.node(place, worker_id)
+            node.said.update(row)
+            self._cluster.touch(node)
 
     def kill_host(self, place: str, worker_id: int) -> None:
         """End a machine at once, with all that runs on it."""
@@ -118,6 +134,7 @@ class SimControls:
             deadline = 0.0 if deadline_in_s is None else self.clock.epoch() + deadline_in_s
             node.drain_epoch_s = deadline if on else None
             self._cluster.touch(node)
+            self._engine.placer.look_again()
 
     def hold(self, place: str, *, by: str = "another-job") -> None:
         """Let another placement group hold the chips of a place that are free, as they become free."""

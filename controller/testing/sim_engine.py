@@ -43,17 +43,16 @@ class Engine:
         if life is None:
             life = self.lives[request.life] = SimLife(request.life, request.shape)
             placed = partial(self._reserved, life)
-            if request.shape.kind == "tpu":
-                life.head = SimGroup(f"{life.id}/head", request.shape, placed, request.avoid)
-                self.placer.create(life.head, 1)
-            else:
-                life.hosts = SimGroup(f"{life.id}/hosts", request.shape, placed, request.avoid)
-                self.placer.create(life.hosts, request.shape.hosts)
+            tpu = request.shape.kind == "tpu"
+            group = SimGroup(f"{life.id}/{'head' if tpu else 'hosts'}", request.shape, placed)
+            life.head, life.hosts = (group, None) if tpu else (None, group)
+            _exclude(group, request)
+            self.placer.create(group, 1 if tpu else request.shape.hosts)
         elif life.reserved is not None:
             self._told.append(life.reserved)
         elif not life.draining:
             for group in life.groups:
-                group.avoid = request.avoid
+                _exclude(group, request)
             self.placer.look_again()
 
     def assemble(self, request: Assemble) -> None:
@@ -257,3 +256,8 @@ class Engine:
         if not life.groups:
             life.released = True
             self._told.append(Released(life.id))
+
+
+def _exclude(group: SimGroup, request: Reserve) -> None:
+    group.avoid, group.avoid_nodes = request.avoid, request.avoid_nodes
+    group.accelerator = request.accelerator

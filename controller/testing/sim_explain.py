@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sliceform.controller.backend import Finding
+from sliceform.controller.places import Place, survey
 from sliceform.controller.spec import SliceShape, TpuSlice
 from sliceform.controller.testing.sim_cluster import SimCluster, SimPlace
 from sliceform.controller.testing.sim_lives import AgentState, SimLife
@@ -24,41 +25,32 @@ def explain(
         return (Finding("waiting", "the cluster is placing the reservation"),)
     claimed = life.place if life is not None else cluster.places.get(place or "")
     if claimed is not None:
-        found = [*_missing(claimed), *_held(claimed)]
+        known = survey(cluster.truth(), shape).get(claimed.name)
+        found = [*(known.findings() if known is not None else ()), *_held(claimed)]
         return tuple(found) or (Finding("waiting", f"{claimed.name} is about to be assembled"),)
-    if isinstance(shape, TpuSlice):
-        places = [place for place in cluster.places.values() if place.pod_type == shape.pod_type]
-        if not places:
-            text = f"no slice of pod type {shape.pod_type} in the cluster"
-            return (Finding("no_such_pod_type", text, shape.pod_type),)
-    else:
-        places = [p for p in cluster.places.values() if p.shape.kind == shape.kind]
-    found = [finding for place in places for finding in _blocked(place, avoid)]
+    places = survey(cluster.truth(), shape)
+    found = [finding for place in places.values() for finding in _blocked(cluster, place, avoid)]
+    if isinstance(shape, TpuSlice) and not places:
+        return (Finding("no_such_pod_type", f"no slice of pod type {shape.pod_type} in the cluster", shape.pod_type),)
     return tuple(found) or (Finding("waiting", "the cluster has not placed the reservation yet"),)
 
 
-def _blocked(place: SimPlace, avoid: frozenset[str]) -> Iterator[Finding]:
-    avoided = [place.name] if place.name in avoid else [n.id for n in place.nodes if n.id in avoid]
-    for subject in avoided:
-        yield Finding("avoided", f"{subject} was lost or keeps failing and is not used now", subject)
-    yield from _missing(place)
-    yield from _held(place)
-    if place.head is not None:
-        text = f"the chips of {place.name} are held by placement group {place.head}"
-        yield Finding("chips_held", text, place.head)
+def _blocked(cluster: SimCluster, place: Place, avoid: frozenset[str]) -> Iterator[Finding]:
+    if place.name in avoid:
+        yield Finding("avoided", f"{place.name} was lost or keeps failing and is not used now", place.name)
+    yield from place.findings()
+    machine = cluster.nodes[place.nodes[0]]
+    yield from _held(machine.place)
+    for node in machine.place.heads:
+        if node.head is not None:
+            text = f"the chips of {place.name} are held by placement group {node.head}"
+            yield Finding("chips_held", text, node.head)
 
 
 def _held(place: SimPlace) -> Iterator[Finding]:
     if place.held_by is not None:
         text = f"the chips of {place.name} are held by placement group {place.held_by}"
         yield Finding("chips_held", text, place.held_by)
-
-
-def _missing(place: SimPlace) -> Iterator[Finding]:
-    for node in place.nodes:
-        if not node.placeable:
-            text = f"host {node.worker_id} of {place.name} is missing"
-            yield Finding("host_missing", text, f"{place.name}/{node.worker_id}")
 
 
 def _agents(life: SimLife) -> Iterator[Finding]:

@@ -20,8 +20,10 @@ class SimGroup:
     shape: SliceShape
     #: Called when the group has found its place, and whenever a bundle has found another.
     on_placed: Callable[[], None]
-    #: Places (TPU) or node ids that must not be taken.
+    #: What must not be taken; see `Reserve`.
     avoid: frozenset[str] = frozenset()
+    avoid_nodes: frozenset[str] = frozenset()
+    accelerator: str | None = None
     #: The TPU slice that the hosts are pinned to; None for heads, GPU and CPU.
     pinned: SimPlace | None = None
     #: One node per bundle; None = not placed now.
@@ -50,17 +52,18 @@ class Placer:
         self._torn: dict[SimGroup, None] = {}
         self._by_node: dict[SimNode, dict[SimGroup, None]] = {}
         #: Nodes with room, by what they have room for; may hold some that are not placeable now.
-        self._heads: dict[SimPlace, None] = {}
+        self._heads: dict[SimNode, None] = {}
         self._rooms: dict[SimNode, None] = {}
         self._pass_due = False
 
     def joined(self, place: SimPlace) -> None:
         """Take machines into account that have joined."""
-        for node in place.nodes:
+        for node in (*place.nodes, *place.doubles):
             if node.used < node.slots:
                 self._rooms[node] = None
-        if place.head is None:
-            self._heads[place] = None
+        for node in place.heads:
+            if node.head is None:
+                self._heads[node] = None
         self.look_again()
 
     def create(self, group: SimGroup, bundles: int) -> None:
@@ -81,8 +84,7 @@ class Placer:
     def lost(self, node: SimNode) -> None:
         """Take bundles off a dead node; after a while the cluster looks for another place for them."""
         self._rooms.pop(node, None)
-        if node.worker_id == 0:
-            self._heads.pop(node.place, None)
+        self._heads.pop(node, None)
         for group in list(self._by_node.get(node, ())):
             for rank, held in enumerate(group.bundles):
                 if held is node:
@@ -126,22 +128,30 @@ class Placer:
 
     def _find_head(self, group: SimGroup) -> dict[int, SimNode] | None:
         assert isinstance(group.shape, TpuSlice)
-        for place in self._timeline.by_whim(self._heads):
+        for node in self._timeline.by_whim(self._heads):
+            place = node.place
             if (
                 place.pod_type == group.shape.pod_type
                 and place.name not in group.avoid
+                and node.id not in group.avoid_nodes
                 and place.held_by is None
-                and place.nodes[0].placeable
+                and node.placeable
             ):
-                return {0: place.nodes[0]}
+                return {0: node}
         return None
 
     @staticmethod
     def _find_pinned(group: SimGroup, place: SimPlace) -> dict[int, SimNode] | None:
-        found = {rank: place.nodes[rank] for rank, node in enumerate(group.bundles) if node is None}
-        if place.held_by is None and all(node.placeable and node.used < node.slots for node in found.values()):
-            return found
-        return None
+        found: dict[int, SimNode] = {}
+        for rank, held in enumerate(group.bundles):
+            if held is not None:
+                continue
+            workers = [node for node in place.workers(rank) if node.placeable and node.used < node.slots]
+            fit = [node for node in workers if node.offers(group.shape.bundle)]
+            if not fit or place.held_by is not None:
+                return None
+            found[rank] = fit[0]
+        return found
 
     def _find_rooms(self, group: SimGroup) -> dict[int, SimNode] | None:
         exclusive = group.shape.exclusive_nodes
@@ -150,6 +160,8 @@ class Placer:
         found: dict[int, SimNode] = {}
         for node in self._timeline.by_whim(self._rooms):
             if node.id in group.avoid or node in taken or not node.placeable:
+                continue
+            if group.accelerator not in {None, node.said.get("accelerator")} or not node.offers(group.shape.bundle):
                 continue
             if node.place.held_by is not None or node.place.shape.kind != group.shape.kind:
                 continue
@@ -164,8 +176,8 @@ class Placer:
         group.bundles[rank] = node
         self._by_node.setdefault(node, {})[group] = None
         if group.is_head:
-            node.place.head = group.name
-            self._heads.pop(node.place, None)
+            node.head = group.name
+            self._heads.pop(node, None)
             return
         node.used += 1
         if node.used >= node.slots:
@@ -182,9 +194,9 @@ class Placer:
             if not holders:
                 del self._by_node[node]
         if group.is_head:
-            node.place.head = None
-            if node.place.nodes[0].alive:
-                self._heads[node.place] = None
+            node.head = None
+            if node.alive:
+                self._heads[node] = None
             return
         node.used -= 1
         if node.alive:

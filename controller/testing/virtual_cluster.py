@@ -174,6 +174,39 @@ class VirtualCluster:
         """Start several slices, all hosts of all of them side by side; see `add_slice`."""
         return self._add([(pod_type, None, frozenset()) for pod_type in pod_types], wait=wait)
 
+    def add_host(
+        self, slice_: VirtualSlice, worker_id: int, *, chips: int | None = None, env: Mapping[str, str] | None = None
+    ) -> VirtualHost:
+        """Start one more host of a slice and wait for it: in place of one that is gone, or beside one that is not.
+
+        Args:
+            slice_: the slice; `slices` shows it with its new host.
+            worker_id: which worker of it the host says it is.
+            chips: how many units of `TPU` it offers; by default those of its pod type.
+            env: variables that differ from those of the other hosts.
+
+        Raises:
+            VirtualClusterError: the host did not start, and is gone again.
+        """
+        kind = describe(slice_.pod_type)
+        variables = {**tpu_variables(kind, slice_.name, ip_of(self._address)), "TPU_WORKER_ID": str(worker_id)}
+        started: list[VirtualHost] = []
+        with self._ended_on_error(started):
+            host = self._launch(
+                f"{slice_.name[:20]}-{worker_id}-{self._number()}",
+                {"num_cpus": self._num_cpus, "resources": {"TPU": chips or kind.chips_per_host}},
+                env={**variables, **(env or {})},
+                slice_name=slice_.name,
+                worker_id=worker_id,
+            )
+            started.append(host)
+            self._wait_for(started, self._start_timeout_s)
+        known = self._slices.get(slice_.name, slice_)
+        hosts = [*(other for other in known.hosts if other in self._hosts), host]
+        in_order = tuple(sorted(hosts, key=lambda other: other.worker_id or 0))
+        self._slices[slice_.name] = VirtualSlice(slice_.name, slice_.pod_type, in_order)
+        return host
+
     def add_hosts(self, count: int, *, gpus: int = 0, cpus: int | None = None, wait: bool = True) -> list[VirtualHost]:
         """Start plain hosts, with GPUs in name only, side by side.
 

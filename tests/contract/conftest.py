@@ -75,6 +75,10 @@ class Harness(ABC):
     def add_slice(self, *, missing: tuple[int, ...] = ()) -> str: ...
 
     @abstractmethod
+    def add_double(self, place: str, worker_id: int) -> str:
+        """Let one more host join that says it is a worker which is there already; return its node id."""
+
+    @abstractmethod
     def kill_host(self, place: str, worker_id: int) -> None: ...
 
     @abstractmethod
@@ -195,6 +199,9 @@ class SimHarness(Harness):
             self.sim.kill_host(place, worker_id)
         return place
 
+    def add_double(self, place: str, worker_id: int) -> str:
+        return self.sim.add_double(place, worker_id)
+
     def kill_host(self, place: str, worker_id: int) -> None:
         self.sim.kill_host(place, worker_id)
 
@@ -244,6 +251,11 @@ class RayHarness(Harness):
         name: str = added.name
         return name
 
+    def add_double(self, place: str, worker_id: int) -> str:
+        (known,) = [s for s in self.cluster.slices if s.name == place]
+        found: str = self.cluster.add_host(known, worker_id).node_id
+        return found
+
     def kill_host(self, place: str, worker_id: int) -> None:
         self.cluster.kill_host(self._host(place, worker_id))
 
@@ -284,8 +296,8 @@ class RayHarness(Harness):
 
     def close(self) -> None:
         super().close()
-        for added in self.added:
-            self.cluster.remove_slice(added)
+        for name in [added.name for added in self.added]:
+            self.cluster.remove_slice(next(s for s in self.cluster.slices if s.name == name))
 
     def _host(self, place: str, worker_id: int) -> Any:
         (found,) = [s for s in self.cluster.slices if s.name == place]

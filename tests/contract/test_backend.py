@@ -114,6 +114,31 @@ class TestNodeTable:
                 row = rows[harness.node_id(place, worker_id)]
                 assert row.alive
                 assert (row.place, row.worker_id, row.pod_type) == (place, worker_id, "v4-16")
+                assert (row.topology, row.resources["TPU"]) == ("2x2x2", 4)
+                assert row.resources["CPU"] >= 1
+
+
+class TestPlaces:
+    def test_a_head_is_claimed_wherever_a_worker_0_lives(self, harness: Harness) -> None:
+        others = frozenset(harness.places)
+        place = harness.add_slice(missing=(1,))
+        assert harness.reserve("a", avoid=others).place == place
+        harness.release("a")
+
+    def test_that_are_double_have_two_heads_which_are_told_apart_by_their_nodes(self, harness: Harness) -> None:
+        others = frozenset(harness.places)
+        place = harness.add_slice()
+        nodes = {harness.node_id(place, 0), harness.add_double(place, 0)}
+        first, second = harness.reserve("a", avoid=others), harness.reserve("b", avoid=others)
+        assert (first.place, second.place) == (place, place)
+        assert {*first.nodes, *second.nodes} == nodes
+        assert codes(harness, "a", "place_double") == {place}
+        harness.release("b")
+        harness.submit(Reserve("c", harness.shape, others, frozenset(second.nodes)))
+        harness.quiet(0.5, lambda: harness.told(Reserved, life="c"))
+        harness.submit(Reserve("c", harness.shape, others))
+        assert harness.wait_for(Reserved, life="c")[0].nodes == second.nodes
+        harness.release("a", "c")
 
 
 class TestLoss:

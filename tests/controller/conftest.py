@@ -240,6 +240,7 @@ def pictures(draw: Any) -> Picture:
         unreplaced=draw(st.sampled_from([[], ["slice-0"]])),
         next_number=len(found) + 1,
         now=100.0,
+        surveyed=True,
         epoch=1_100.0,
         blind=draw(st.booleans()),
         closing_by=draw(rarely(st.just(3.0))),

@@ -61,7 +61,7 @@ def life() -> Life:
 
 
 def begin() -> Life:
-    life = Life.begin(LIFE, 2, generation=0, replaces=None, avoided=frozenset())
+    life = Life.begin(LIFE, 2, generation=0, replaces=None)
     life.record.run_id = KEY
     return life
 

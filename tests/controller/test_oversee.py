@@ -30,7 +30,7 @@ class World:
         self.nodes = {name: Node(name, alive=True) for name, _ in self.attempt.nodes}
         self.lives: dict[str, Life] = {}
         for name in names:
-            life = Life.begin(name, 2, generation=0, replaces=None, avoided=frozenset())
+            life = Life.begin(name, 2, generation=0, replaces=None)
             life.record.state, life.record.run_id = SliceState.RUNNING, KEY
             self.lives[name] = life
 

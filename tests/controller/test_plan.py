@@ -41,7 +41,7 @@ def picture(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[Ru
     wish = Settings(settle_s=30.0, surplus_s=300.0)
     lives = {}
     for number, word in enumerate(states.split(), 1):
-        life = Life.begin(f"slice-{number}", 2, generation=0, replaces=None, avoided=frozenset())
+        life = Life.begin(f"slice-{number}", 2, generation=0, replaces=None)
         life.record.state = SliceState(word)
         for host in life.record.hosts:
             host.state = HOSTS[life.record.state]
@@ -58,6 +58,7 @@ def picture(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[Ru
         unreplaced=[],
         next_number=len(lives) + 1,
         now=NOW,
+        surveyed=True,
         epoch=NOW + 5000.0,
     )
 

@@ -1,6 +1,7 @@
 """What is remembered between ticks: backoff, places to keep away from, when to stop growing."""
 
 import random
+from typing import ClassVar
 
 import hypothesis.strategies as st
 from hypothesis import given
@@ -24,29 +25,32 @@ def test_backoff_doubles_with_jitter_up_to_its_bound(seed: int, failures: int) -
 
 
 class TestLostPlace:
-    def test_is_avoided_until_all_its_old_nodes_are_seen_dead(self) -> None:
+    def test_is_avoided_until_none_of_its_lost_nodes_is_seen_alive(self) -> None:
         places = Places(SETTINGS)
         places.lost("a", frozenset({"n1", "n2"}), 0.0, "slice-1: node_died")
         table = {"n1": Node("n1", alive=False), "n2": Node("n2", alive=True)}
-        assert not places.settle(1.0, table)
+        places.settle(1.0, table)
         assert places.names() == {"a"}
         del table["n2"]
-        assert places.settle(2.0, table)
+        places.settle(2.0, table)
         assert places.names() == frozenset()
 
     def test_is_avoided_at_most_for_a_while(self) -> None:
         places = Places(SETTINGS)
         places.lost("a", frozenset({"n1"}), 10.0, "")
-        assert places.due == 310.0
-        assert not places.settle(309.0, {"n1": Node("n1", alive=True)})
-        assert places.settle(310.0)
-        assert places.due == float("inf")
+        assert places.due(None) == places.due(10.0) == 310.0
+        places.settle(309.0, {"n1": Node("n1", alive=True)})
+        assert places.names() == {"a"}
+        places.settle(310.0)
+        assert (places.names(), places.due(None)) == (frozenset(), float("inf"))
 
     def test_without_a_look_at_the_nodes_only_time_lets_go(self) -> None:
         places = Places(SETTINGS)
         places.lost("a", frozenset({"n1"}), 0.0, "")
-        assert not places.settle(1.0, None)
-        assert places.settle(1.0, {})
+        places.settle(1.0, None)
+        assert places.names() == {"a"}
+        places.settle(1.0, {})
+        assert places.names() == frozenset()
 
     def test_a_second_loss_does_not_begin_anew(self) -> None:
         places = Places(SETTINGS)
@@ -56,33 +60,66 @@ class TestLostPlace:
 
 
 class TestFailingPlace:
-    def test_is_quarantined_after_some_failures_whatever_its_nodes_do(self) -> None:
+    ALIVE: ClassVar = {"n1": Node("n1", alive=True), "n2": Node("n2", alive=True)}
+
+    def fail(self, places: Places, *times: float, place: str = "a", node: str = "n1") -> list[bool]:
+        return [places.failed(place, node, now, "agent_failed") for now in times]
+
+    def test_is_quarantined_after_some_failures_of_one_node(self) -> None:
         places = Places(SETTINGS)
-        assert [places.failed("a", now, "wrong_devices") for now in (0.0, 1.0, 2.0)] == [False, False, True]
+        assert self.fail(places, 0.0, 1.0, 2.0) == [False, False, True]
         assert places.avoided["a"].cause is AvoidCause.QUARANTINED
-        assert not places.settle(1801.0, {})
-        assert places.settle(1802.0, {})
+        places.settle(1801.0, self.ALIVE)
+        assert places.names() == {"a"}
+        places.settle(1802.0, self.ALIVE)
+        assert places.names() == frozenset()
+
+    def test_its_nodes_are_counted_apart(self) -> None:
+        places = Places(SETTINGS)
+        assert self.fail(places, 0.0, 1.0) + self.fail(places, 2.0, 3.0, node="n2") == [False] * 4
+        assert self.fail(places, 4.0) == [True]
+
+    def test_failures_age(self) -> None:
+        places = Places(SETTINGS)
+        assert self.fail(places, 0.0, 1000.0, 1800.0, 2799.0) == [False, False, False, True]
 
     def test_is_forgiven_once_it_has_worked(self) -> None:
         places = Places(SETTINGS)
-        places.failed("a", 0.0, "")
-        places.failed("a", 0.0, "")
-        places.worked("a")
-        assert not places.failed("a", 0.0, "")
+        self.fail(places, 0.0, 0.0)
+        places.worked("n1")
+        assert self.fail(places, 0.0) == [False]
 
-    def test_counts_anew_after_its_quarantine(self) -> None:
+    def test_is_forgotten_with_the_node(self) -> None:
         places = Places(SETTINGS)
-        for _ in range(3):
-            places.failed("a", 0.0, "")
-        places.settle(1800.0)
-        assert not places.failed("a", 1800.0, "")
+        self.fail(places, 0.0, 1.0, 2.0)
+        self.fail(places, 0.0, 1.0, place="b", node="n2")
+        places.settle(3.0, {"n1": Node("n1", alive=False)})
+        assert (places.names(), places.strikes) == (frozenset(), {})
+
+    def test_is_tried_once_more_for_a_slice_that_waits_after_twice_as_long_each_time(self) -> None:
+        places = Places(SETTINGS)
+        self.fail(places, 0.0, 0.0, 0.0)
+        places.settle(100.0)
+        assert places.names() == {"a"}, "nobody waits"
+        for begin, pause in ((200.0, 60.0), (300.0, 120.0), (500.0, 240.0)):
+            assert places.due(begin) == begin + pause
+            places.settle(begin + pause - 1.0, self.ALIVE, begin)
+            assert places.names() == {"a"}
+            places.settle(begin + pause, self.ALIVE, begin)
+            assert places.names() == frozenset()
+            assert self.fail(places, begin + pause) == [True]
+
+    def test_a_slice_that_has_long_waited_for_others_does_not_break_it_off_at_once(self) -> None:
+        places = Places(SETTINGS)
+        self.fail(places, 1000.0, 1000.0, 1000.0)
+        places.settle(1001.0, self.ALIVE, 0.0)
+        assert places.names() == {"a"}
 
     def test_the_names_are_those_of_the_moment(self) -> None:
         places = Places(SETTINGS)
         assert places.names() == frozenset()
         places.lost("a", frozenset({"n1"}), 0.0, "")
-        for _ in range(3):
-            places.failed("b", 0.0, "")
+        self.fail(places, 0.0, 0.0, 0.0, place="b")
         assert places.names() == {"a", "b"}
         places.settle(300.0)
         assert places.names() == {"b"}

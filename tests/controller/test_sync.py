@@ -34,7 +34,7 @@ def kinds(steps: list[Step]) -> list[tuple[int | None, str | None]]:
 
 def in_state(state: SliceState, host: HostState) -> Life:
     """Return a slice of two hosts with all that leads to this state observed, and nothing beyond."""
-    life = Life.begin("slice-1", 2, generation=0, replaces=None, avoided=frozenset())
+    life = Life.begin("slice-1", 2, generation=0, replaces=None)
     record, view = life.record, life.view
     record.state = state
     for own in record.hosts:
