@@ -141,6 +141,7 @@ class Reconciler:
         picture = copy.copy(fleet.picture)
         picture.lives = lives
         picture.unreplaced = list(picture.unreplaced)
+        picture.surveyed = True  # the next tick may be the one that sees the node table first
         facts: list[Step] = []
         for life in lives.values():
             steps = sync(life, picture.now, limits)

@@ -47,4 +47,3 @@ class Picture:
         """Return the loop time by which the work on a slice is to be gone; infinite if nobody has asked for its end."""
         asked = (life.drain_by, life.stop_by, self.closing_by)
         return min((time for time in asked if time is not None), default=float("inf"))
-

@@ -71,7 +71,7 @@ class Place:
                 text = f"{self.title} has no living node with worker id {worker_id}"
                 yield Finding("host_missing", text, f"{self.name}/{worker_id}")
         elif not self.whole:
-            yield Finding(f"place_{self.state}", f"{self.title} cannot be used: {self.detail}", self.name)
+            yield Finding("place_unfit", f"{self.title} cannot be used: {self.detail}", self.name)
 
     @property
     def title(self) -> str:

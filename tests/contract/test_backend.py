@@ -132,7 +132,7 @@ class TestPlaces:
         first, second = harness.reserve("a", avoid=others), harness.reserve("b", avoid=others)
         assert (first.place, second.place) == (place, place)
         assert {*first.nodes, *second.nodes} == nodes
-        assert codes(harness, "a", "place_double") == {place}
+        assert codes(harness, "a", "place_unfit") == {place}
         harness.release("b")
         harness.submit(Reserve("c", harness.shape, others, frozenset(second.nodes)))
         harness.quiet(0.5, lambda: harness.told(Reserved, life="c"))

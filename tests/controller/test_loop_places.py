@@ -153,7 +153,7 @@ class TestOneLifeAPlace:
         world.sim.add_double("a", 1)
         world.go(20.0)
         assert world.ids("ready") == []
-        assert "place_double" in world.fleet.why().codes
+        assert "place_unfit" in world.fleet.why().codes
         world.sim.add_slice("b")
         world.ready()
 
