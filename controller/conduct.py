@@ -104,6 +104,8 @@ class Conductor:
         """
         due, ended = FOREVER, False
         for run in list(self._fleet.picture.runs):
+            if not run.attempts:
+                continue  # it only waits, and there may be thousands
             attempt = run.active
             if attempt is not None:
                 self._oversee(run, attempt)

@@ -5,12 +5,13 @@ Pure: the same for a history in memory and in a file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from sliceform.controller.finding import Finding
+from sliceform.controller.known import Known
 from sliceform.controller.look import Look, span
 from sliceform.controller.why import FleetWhy, Why
-from sliceform.states import AttemptRecord, Change, HistoryQueries, LostSlice, Pause, Reason, RunStory, Story
+from sliceform.states import AttemptRecord, Change, LostSlice, Pause, Reason, RunStory
 
 #: Notes on what holds a slice up, with the code that they are found under.
 _TROUBLES: Mapping[str, str] = {
@@ -27,9 +28,9 @@ _READY = frozenset({"ready", "running"})
 _DOCS = {reason.value: reason.doc for reason in Reason}
 
 
-def explain_slice(history: HistoryQueries, slice_id: str, look: Look, state: str = "unknown") -> Why:
+def explain_slice(known: Known, slice_id: str, look: Look, state: str = "unknown") -> Why:
     """Explain a slice; `state` is told if the history has forgotten how it came to it."""
-    story = history.story(slice_id)
+    story = known.story(slice_id)
     own = [change for change in story if change.key == slice_id]
     moves = [change for change in own if not change.is_note]
     if not moves:
@@ -42,23 +43,23 @@ def explain_slice(history: HistoryQueries, slice_id: str, look: Look, state: str
     if state in _WAITING:
         waits = look.tense("waits", "waited")
         findings.append(Finding("waiting", f"it {waits} for {_waits_for(slice_id, state, story)}"))
-        findings += _avoided(history, moves[0], look)
+        findings += _avoided(known, moves[0], look)
     findings += _troubles(own)
     if moves[0].trigger == "create" and moves[0].cause:
         findings.append(Finding("replaces", f"it stands in for {moves[0].cause}", moves[0].cause))
     for change in moves:
         if change.trigger == "preempt":
-            findings += tell_loss(history.loss(change), look)
+            findings += tell_loss(known.loss(slice_id), look)
     return Why(slice_id, state, summary, tuple(findings))
 
 
-def explain_run(history: HistoryQueries, run: str, look: Look, state: str = "", waits_for: str = "") -> Why:
+def explain_run(known: Known, run: str, look: Look, state: str = "", waits_for: str = "") -> Why:
     """Explain a run: every interruption, and what it waits for.
 
     `state` and `waits_for` tell how it stands, where somebody knows better than the history: that may have forgotten
     how it came to it.
     """
-    told = next(iter(history.runs(run)), None) or RunStory(run, state or "unknown", waits_for, None, None, (), ())
+    told = known.run(run) or RunStory(run, state or "unknown", waits_for, None, None, (), ())
     state = state or told.state
     summary = f"{run} {_stands(told, state, look)}"
     if told.detail:
@@ -68,7 +69,7 @@ def explain_run(history: HistoryQueries, run: str, look: Look, state: str = "", 
         unknown = f"it {look.tense('waits', 'waited')} for ready slices that are free"
         findings.append(Finding("waiting", waits_for or unknown))
     if state == "running" and told.attempts:
-        findings += _held_up(history, told.attempts[-1])
+        findings += _held_up(known, told.attempts[-1])
     pauses = {pause.after: pause for pause in told.pauses}
     for attempt in told.attempts:
         if attempt.outcome in {None, "succeeded"}:
@@ -77,24 +78,25 @@ def explain_run(history: HistoryQueries, run: str, look: Look, state: str = "", 
         findings.append(Finding("attempt_ended", text, attempt.key))
         pause = pauses.get(attempt.key)
         if pause is not None:
-            findings += _interruption(history, pause, look)
+            findings += _interruption(known, pause, look)
     if len(told.pauses) > 1:
         findings.append(Finding("stood_still", f"it stood still for {span(told.stood_still_s)} in all", run))
     return Why(run, state, summary, tuple(findings))
 
 
-def explain_fleet(history: HistoryQueries, look: Look, wanted: int | None = None) -> FleetWhy:
+def explain_fleet(known: Known, look: Look, wanted: int | None = None) -> FleetWhy:
     """Explain the fleet as the history leaves it: slices that are not ready, and runs that wait or were interrupted."""
-    states = {key: state for key, state in history.at(float("inf")).items() if "/" not in key}
-    ready = sum(state in _READY for state in states.values())
-    slices = tuple(explain_slice(history, key, look, state) for key, state in states.items() if state not in _READY)
-    told = [run for run in history.runs() if run.pauses or run.state in {"waiting", "failed"}]
+    ready = sum(state in _READY for state in known.states.values())
+    missing = {key: state for key, state in known.states.items() if state not in _READY}
+    known.prepare(missing)
+    slices = tuple(explain_slice(known, key, look, state) for key, state in missing.items())
+    told = [run for run in known.runs() if run.pauses or run.state in {"waiting", "failed"}]
     over = [run.id for run in told if run.ended_at is not None][:-_OVER]
-    runs = tuple(explain_run(history, run.id, look) for run in told if run.id not in over)
+    runs = tuple(explain_run(known, run.id, look) for run in told if run.id not in over)
     goal = "" if wanted is None else f" of {wanted}"
-    last = history.select(state="preempted", kind="slice", limit=1)
     lost = [
-        f"{change.key} {_taken(change.reason)} last, at {look.when(change.at)} ({change.reason})" for change in last
+        f"{change.key} {_taken(change.reason)} last, at {look.when(change.at)} ({change.reason})"
+        for change in known.preempted_last
     ]
     count = f"{ready}{goal} slices {look.tense('ready', f'were ready when the driver ended at {look.when(look.now)}')}"
     return FleetWhy("; ".join([count, *lost]), slices, runs)
@@ -139,9 +141,9 @@ def _stands(run: RunStory, state: str, look: Look) -> str:
     return f"is {state} {after}"
 
 
-def _interruption(history: HistoryQueries, pause: Pause, look: Look) -> Iterator[Finding]:
+def _interruption(known: Known, pause: Pause, look: Look) -> Iterator[Finding]:
     if pause.loss is not None and pause.loss.trigger == "preempt":
-        yield from tell_loss(history.loss(pause.loss), look)
+        yield from tell_loss(known.loss(pause.loss.key), look)
     since = look.when(pause.stopped_at)
     if pause.seconds is None:
         text = look.tense(f"its work stands still since {since}", f"its work stood still from {since} on")
@@ -152,7 +154,7 @@ def _interruption(history: HistoryQueries, pause: Pause, look: Look) -> Iterator
     yield Finding("stood_still", text, pause.after)
 
 
-def _waits_for(slice_id: str, state: str, story: Story) -> str:
+def _waits_for(slice_id: str, state: str, story: Sequence[Change]) -> str:
     if state == "pending":
         return "its reservation to be placed"
     hosts = {change.key: change.dest for change in story if change.kind == "host" and not change.is_note}
@@ -161,15 +163,15 @@ def _waits_for(slice_id: str, state: str, story: Story) -> str:
     return f"{which} of {slice_id} to answer"
 
 
-def _avoided(history: HistoryQueries, entry: Change, look: Look) -> Iterator[Finding]:
+def _avoided(known: Known, entry: Change, look: Look) -> Iterator[Finding]:
     """Name places that were lost before the slice came, or refused to it: they are kept away from for a while."""
     kept = look.tense("is", "was")
-    for change in history.story(entry.cause) if entry.trigger == "create" and entry.cause else ():
-        if change.trigger == "preempt" and change.kind == "slice" and (place := history.loss(change).place):
+    for change in known.story(entry.cause) if entry.trigger == "create" and entry.cause else ():
+        if change.trigger == "preempt" and change.kind == "slice" and (place := known.loss(change.key).place):
             yield Finding(
                 "avoided", f"{place} {_taken(change.reason)} with {change.key} and {kept} kept away from", place
             )
-    for change in history.select(reason=Reason.PLACE_AVOIDED, limit=_TOLD):
+    for change in known.refused:
         if change.at >= entry.at:
             yield Finding("avoided", f"{change.key} was given up: {change.detail}", change.key)
 
@@ -181,9 +183,9 @@ def _troubles(own: list[Change]) -> list[Finding]:
     return [*found, Finding("effect_failed", f"and {more} times before", own[0].key)] if more else found
 
 
-def _held_up(history: HistoryQueries, attempt: AttemptRecord) -> Iterator[Finding]:
+def _held_up(known: Known, attempt: AttemptRecord) -> Iterator[Finding]:
     """Tell what fails on the slices of an attempt that is under way, and has not ended since."""
     for member in attempt.slices:
-        notes = [change for change in history.story(member) if change.key == member and change.at >= attempt.started_at]
+        notes = [change for change in known.story(member) if change.key == member and change.at >= attempt.started_at]
         if notes and notes[-1].reason == Reason.EFFECT_FAILED:
             yield from _troubles(notes)

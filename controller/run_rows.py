@@ -50,16 +50,16 @@ class RunRows:
             self._queued = {}
             self._seq = seq
         made: list[RunStatus] = []
-        ahead = Ahead()
+        count, first = 0, ""
         for run in runs:
             row = self._queued.get(run.id)
             if row is None:
-                row = run_status(run, self._outlook(run, ahead), self._settle(run))
-                if ahead.count and run.waiting and now >= run.not_before:
+                row = run_status(run, self._outlook(run, Ahead(count, first)), self._settle(run))
+                if count and run.waiting and now >= run.not_before:
                     self._queued[run.id] = row
             made.append(row)
             if row.state == "waiting" and run.options.pinned is None:
-                ahead = Ahead(ahead.count + 1, ahead.first or run.id)
+                count, first = count + 1, first or run.id
         return tuple(made)
 
     def _settle(self, run: RunRecord) -> tuple[AttemptStatus, ...]:

@@ -8,6 +8,7 @@ from sliceform.controller.backend import Backend
 from sliceform.controller.errors import UnknownSliceError
 from sliceform.controller.explanations import explain_run, explain_slice
 from sliceform.controller.finding import Finding
+from sliceform.controller.known import Known
 from sliceform.controller.look import Look
 from sliceform.controller.status import FleetStatus, SliceStatus
 from sliceform.controller.why import FleetWhy, Why, summarise, summarise_fleet
@@ -20,9 +21,14 @@ _READY = frozenset({"ready", "running"})
 
 def why_fleet(history: History, backend: Backend, status: FleetStatus, now: float) -> FleetWhy:
     """Explain every slice that is not ready, and every run that waits or was interrupted; `now` in epoch seconds."""
-    slices = [_why_slice(history, backend, row, status, now) for row in status.slices if row.state not in _READY]
+    known, look = Known(history), Look(now)
+    missing = [row for row in status.slices if row.state not in _READY]
+    known.prepare(row.id for row in missing)
+    slices = [_why_slice(known, backend, row, status, look) for row in missing]
     going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
-    runs = [explain_run(history, run.id, Look(now), run.state, run.detail) for run in going_on]
+    if len(going_on) > 1:
+        known.runs()
+    runs = [explain_run(known, run.id, look, run.state, run.detail) for run in going_on]
     return FleetWhy(summarise_fleet(status), tuple(slices), tuple(run for run in runs if run.findings))
 
 
@@ -34,24 +40,25 @@ def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus
 
     """
     rows: Mapping[str, SliceStatus] = {row.id: row for row in status.slices}
+    known, look = Known(history), Look(now)
     if key in rows:
-        return _why_slice(history, backend, rows[key], status, now)
+        return _why_slice(known, backend, rows[key], status, look)
     runs = {run.id: run for run in status.runs}
     if key in runs:
-        return explain_run(history, key, Look(now), runs[key].state, runs[key].detail)
-    if history.runs(key):
-        return explain_run(history, key, Look(now))
+        return explain_run(known, key, look, runs[key].state, runs[key].detail)
+    if known.run(key) is not None:
+        return explain_run(known, key, look)
     if any(change.key == key and change.kind == "slice" for change in history.story(key)):
-        return explain_slice(history, key, Look(now))
+        return explain_slice(known, key, look)
     submitted = [change.key for change in history.select(kind="run", reason=Reason.RUN_SUBMITTED)]
     raise UnknownSliceError(key, [*rows, *dict.fromkeys([*submitted, *runs])])
 
 
-def _why_slice(history: History, backend: Backend, row: SliceStatus, status: FleetStatus, now: float) -> Why:
+def _why_slice(known: Known, backend: Backend, row: SliceStatus, status: FleetStatus, look: Look) -> Why:
     if row.state in _WAITING:
-        last = history.story(row.id)[-1:]
+        last = known.story(row.id)[-1:]
         failing = [Finding(note.reason, note.detail) for note in last if note.reason == Reason.EFFECT_FAILED]
         found = (*failing, *backend.explain(row.id, row.place, frozenset(status.avoided)))
     else:
-        found = explain_slice(history, row.id, Look(now), row.state).findings
-    return Why(row.id, row.state, summarise(row, now), found)
+        found = explain_slice(known, row.id, look, row.state).findings
+    return Why(row.id, row.state, summarise(row, look.now), found)

@@ -9,7 +9,7 @@ from sliceform.states.changes import Change, Story
 from sliceform.states.durations import Durations, measure
 from sliceform.states.invariants import replay
 from sliceform.states.losses import LostSlice, tell_loss
-from sliceform.states.runs import RunStory, tell_run
+from sliceform.states.runs import RunStory, tell_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -162,23 +162,20 @@ class HistoryQueries(ABC):
 
     def losses(self) -> tuple[LostSlice, ...]:
         """Tell of every slice that was preempted, in order: what took it, and what replaced it."""
-        preempted = self.select(state="preempted", kind="slice")
-        replaced_by = self._successors()
-        return tuple(self._loss(change, replaced_by) for change in preempted if not change.is_note)
+        return self._losses([row for row in self.select(state="preempted", kind="slice") if not row.is_note])
 
     def loss(self, change: Change) -> LostSlice:
         """Tell of the slice that this `preempt` change is about."""
-        return self._loss(change, self._successors())
+        return self._losses([change])[0]
 
     def runs(self, run: str | None = None) -> tuple[RunStory, ...]:
         """Tell of this run, or of all in the order in which they were submitted, with attempts and pauses."""
-        names = dict.fromkeys([run] if run else [change.key for change in self.select(kind="run")])
-        stories = ((name, self.select(key=name, kind="run"), self.attempts.of(name)) for name in names)
-        return tuple(
-            tell_run(name, notes, attempts, self.story(*{member for row in attempts for member in row.slices}))
-            for name, notes, attempts in stories
-            if notes or attempts
-        )
+        notes, attempts = self.select(kind="run", key=run), self.attempts.of(run)
+        if run is None:
+            # Of runs that are over, those whose notes were forgotten are, too.
+            kept = {note.key for note in notes} | {row.run for row in attempts if row.ended_at is None}
+            attempts = tuple(row for row in attempts if row.run in kept)
+        return tell_runs(notes, attempts, self.story)
 
     def durations(self, key: str | None = None, *, until: float | None = None) -> Durations:
         """Measure the time that this record (a slice with its hosts), or all, spent in each state.
@@ -206,9 +203,14 @@ class HistoryQueries(ABC):
         """Count the changes that are kept."""
         return len(self.window()[1])
 
-    def _loss(self, change: Change, replaced_by: Mapping[str, str]) -> LostSlice:
-        new = replaced_by.get(change.key)
-        return tell_loss(change, self.story(change.key), new, self.story(new) if new else ())
+    def _losses(self, preempted: Sequence[Change]) -> tuple[LostSlice, ...]:
+        """Tell of these slices with one look at the stories of all, and of those that replaced them."""
+        replaced_by = self._successors() if preempted else {}
+        found = [(change, replaced_by.get(change.key)) for change in preempted]
+        stories: dict[str | None, list[Change]] = {}
+        for change in self.story(*{name for row, new in found for name in (row.key, new) if name}) if found else ():
+            stories.setdefault(change.slice_id, []).append(change)
+        return tuple(tell_loss(row, stories.get(row.key, ()), new, stories.get(new, ())) for row, new in found)
 
     def _successors(self) -> Mapping[str, str]:
         """Give every slice that was replaced, with the one that replaced it."""

@@ -8,7 +8,7 @@ from sliceform.states.losses import is_loss
 from sliceform.states.reasons import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from sliceform.states.attempts import AttemptRecord
     from sliceform.states.changes import Change
@@ -70,9 +70,53 @@ class RunStory(NamedTuple):
         return self._asdict() | {"attempts": attempts, "pauses": pauses, "stood_still_s": self.stood_still_s}
 
 
-def tell_run(
-    name: str, notes: Sequence[Change], attempts: tuple[AttemptRecord, ...], members: Sequence[Change]
-) -> RunStory:
+class Traces(NamedTuple):
+    """What the stories of slices tell of the attempts that they took part in; made once for many runs."""
+
+    #: By attempt: when its process was alive, by host.
+    alive: dict[str, dict[str, float]]
+    #: By attempt: the first change with which a process of it ended.
+    ended: dict[str, Change]
+    #: By slice: what took it out of an attempt, and what lost it.
+    leaving: dict[str, list[Change]]
+
+    @classmethod
+    def of(cls, changes: Iterable[Change]) -> Traces:
+        """Find them."""
+        traces = cls({}, {}, {})
+        for change in changes:
+            if change.kind == "host" and change.trigger == "start":
+                traces.alive.setdefault(change.detail, {})[change.key] = change.at
+            elif (change.kind == "host" and change.trigger == "finish") or change.reason == Reason.WORK_ENDED:
+                first = traces.ended.setdefault(change.detail, change)
+                if change.at < first.at:
+                    traces.ended[change.detail] = change
+            elif change.kind == "slice" and (change.trigger in _LEAVING or is_loss(change)):
+                traces.leaving.setdefault(change.key, []).append(change)
+        return traces
+
+
+def tell_runs(
+    notes: Iterable[Change], attempts: Iterable[AttemptRecord], story: Callable[..., Iterable[Change]]
+) -> tuple[RunStory, ...]:
+    """Tell of all runs that these notes and attempts are about: those without a note first, then as they were noted.
+
+    `story` tells what happened to some slices; it is asked at most once.
+    """
+    tried: dict[str, list[AttemptRecord]] = {}
+    for attempt in attempts:
+        tried.setdefault(attempt.run, []).append(attempt)
+    noted: dict[str, list[Change]] = {}
+    for note in notes:
+        noted.setdefault(note.key, []).append(note)
+    names = [*(name for name in tried if name not in noted), *noted]
+    paused = [attempt for rows in tried.values() if len(rows) > 1 or rows[-1].ended_at is not None for attempt in rows]
+    members = {member for attempt in paused for member in attempt.slices}
+    traces = Traces.of(story(*members) if members else ())
+    return tuple(tell_run(name, noted.get(name, ()), tuple(tried.get(name, ())), traces) for name in names)
+
+
+def tell_run(name: str, notes: Sequence[Change], attempts: tuple[AttemptRecord, ...], traces: Traces) -> RunStory:
     """Tell of a run from its notes, its attempts, and what happened to the slices that took part."""
     submitted = next((note.at for note in notes if note.reason == Reason.RUN_SUBMITTED), None)
     end = next((note for note in notes if note.reason == Reason.RUN_FINISHED), None)
@@ -90,48 +134,32 @@ def tell_run(
         # Notes are forgotten from the oldest on: where any is kept, one of its end would be, too.
         state = "waiting" if notes else "unknown"
         detail = f"attempt {last.number} {last.outcome}: {last.detail}"
-    pauses = tuple(_pauses(attempts, members, over=ended_at is not None or state == "unknown"))
+    pauses = tuple(_pauses(attempts, traces, over=ended_at is not None or state == "unknown"))
     return RunStory(name, state, detail, submitted, ended_at, attempts, pauses)
 
 
-def _pauses(attempts: Sequence[AttemptRecord], members: Sequence[Change], *, over: bool) -> Iterator[Pause]:
-    alive: dict[str, dict[str, float]] = {}
-    leaving: dict[str, list[Change]] = {}
-    stops: dict[str, list[Change]] = {}
-    for change in members:
-        if change.kind == "host" and change.trigger == "start":
-            alive.setdefault(change.detail, {})[change.key] = change.at
-        elif change.kind == "slice" and change.trigger in _LEAVING:
-            leaving.setdefault(change.key, []).append(change)
-        if change.slice_id is not None and _stops(change):
-            stops.setdefault(change.slice_id, []).append(change)
+def _pauses(attempts: Sequence[AttemptRecord], traces: Traces, *, over: bool) -> Iterator[Pause]:
     following: list[AttemptRecord | None] = [*attempts[1:], None]
     for attempt, after in zip(attempts, following, strict=False):
         if attempt.ended_at is None or (after is None and over):
             continue
-        loss, stop = (_first(attempt, found) for found in (leaving, stops))
-        stopped_at = attempt.ended_at if stop is None else stop.at
-        yield Pause(attempt.key, after and after.key, stopped_at, after and _resumed(after, alive), loss)
+        left = sorted(_during(attempt, attempt.ended_at, traces), key=lambda change: (change.at, change.seq))
+        loss = next((change for change in left if change.trigger in _LEAVING), None)
+        stops = [change.at for change in left if is_loss(change)]
+        ended = traces.ended.get(attempt.key)
+        stopped_at = min([*stops, *([] if ended is None else [ended.at]), attempt.ended_at])
+        yield Pause(attempt.key, after and after.key, stopped_at, after and _resumed(after, traces.alive), loss)
 
 
-def _stops(change: Change) -> bool:
-    """Whether the work of an attempt, or one process of it, ended with this change."""
-    return is_loss(change) or change.trigger == "finish" or change.reason == Reason.WORK_ENDED
+def _during(attempt: AttemptRecord, ended_at: float, traces: Traces) -> Iterator[Change]:
+    """Yield what took slices out of an attempt, or lost them, while it went on."""
+    for member in attempt.slices:
+        for change in traces.leaving.get(member, ()):
+            if attempt.started_at <= change.at <= ended_at:
+                yield change
 
 
-def _first(attempt: AttemptRecord, found: Mapping[str, Sequence[Change]]) -> Change | None:
-    """Give the first change of the attempt's slices that came while it went on."""
-    assert attempt.ended_at is not None
-    during = (
-        change
-        for member in attempt.slices
-        for change in found.get(member, ())
-        if attempt.started_at <= change.at <= attempt.ended_at
-    )
-    return min(during, key=lambda change: (change.at, change.seq), default=None)
-
-
-def _resumed(attempt: AttemptRecord, alive: dict[str, dict[str, float]]) -> float | None:
+def _resumed(attempt: AttemptRecord, alive: Mapping[str, Mapping[str, float]]) -> float | None:
     """Say when the processes of an attempt were alive on all hosts; if that was never seen, when it began."""
     seen = alive.get(attempt.key, {})
     if len(seen) == len(attempt.hosts):

@@ -21,13 +21,14 @@ def why(file: Path, key: str | None, *, as_json: bool) -> int:
     """
     from sliceform.controller.cli.read import ending, known, opened, view_of
     from sliceform.controller.explanations import explain_fleet, explain_run, explain_slice
+    from sliceform.controller.known import Known
 
     with opened(file) as journal:
-        look, said = view_of(journal), ending(journal)
+        look, said, past = view_of(journal), ending(journal), Known(journal)
         if key is None:
             wishes = journal.wishes()
             wanted = wishes[-1].sizes[-1] + wishes[-1].spares if wishes else None
-            fleet = explain_fleet(journal, look, wanted)
+            fleet = explain_fleet(past, look, wanted)
             answer, text = (
                 fleet.as_dict() | {"losses": [loss.as_dict() for loss in journal.losses()]},
                 f"{said}\n{fleet}",
@@ -35,8 +36,8 @@ def why(file: Path, key: str | None, *, as_json: bool) -> int:
         else:
             key = known(journal, key)
             (*_, told) = journal.runs(key) or (None,)
-            one = explain_slice(journal, key.partition("/")[0], look) if told is None else None
-            one = one or explain_run(journal, key, look)
+            one = explain_slice(past, key.partition("/")[0], look) if told is None else None
+            one = one or explain_run(past, key, look)
             losses = [loss.as_dict() for loss in journal.losses() if loss.slice_id == key.partition("/")[0]]
             answer, text = one.as_dict() | {"losses": losses, "run": told and told.as_dict()}, str(one)
     if as_json:

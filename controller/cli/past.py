@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from sliceform.controller.journal.reader import Journal
 from sliceform.controller.journal.tally import Wish
-from sliceform.states import AttemptRecord, Change, HistoryQueries, Reason, RunStory
+from sliceform.states import AttemptRecord, Change, HistoryQueries, RunStory
 from sliceform.states.losses import place_of
-from sliceform.states.runs import tell_run
+from sliceform.states.runs import tell_runs
 
 
 class PastSlice(NamedTuple):
@@ -60,7 +60,7 @@ def fleet_at(journal: Journal, time: float) -> PastFleet:
         slices = slices_at(journal, states, [key for key in states if "/" not in key], time)
         wish = next((wish for wish in reversed(journal.wishes()) if wish.at <= time), None)
         notes = journal.select(kind="run", before=time)
-        runs = tuple(run_at(journal, key, time) for key in dict.fromkeys(note.key for note in notes))
+        runs = _tell(journal, notes, journal.attempts.of(), time)
     return PastFleet(time, dict(Counter(row.state for row in slices)), wish, slices, runs)
 
 
@@ -89,14 +89,17 @@ def _slice(name: str, state: str, moves: Sequence[Change], hosts: Sequence[str])
 
 def run_at(source: HistoryQueries, key: str, time: float) -> RunStory:
     """Return a run as it stood at that time."""
-    notes = [note for note in source.select(key=key, kind="run") if note.at <= time]
-    attempts = tuple(_attempt(row, time) for row in source.attempts.of(key) if row.started_at <= time)
-    over = any(note.reason == Reason.RUN_FINISHED for note in notes)
-    members: Iterable[Change] = ()
-    # A run stands still only after an attempt that is not its last; its slices may have long stories.
-    if attempts[1:] or (attempts and attempts[0].ended_at is not None and not over):
-        members = source.story(*{member for row in attempts for member in row.slices})
-    return tell_run(key, notes, attempts, [change for change in members if change.at <= time])
+    return _tell(source, source.select(key=key, kind="run"), source.attempts.of(key), time)[0]
+
+
+def _tell(
+    source: HistoryQueries, notes: Iterable[Change], attempts: Iterable[AttemptRecord], time: float
+) -> tuple[RunStory, ...]:
+    """Tell of the runs that these notes are about, as they stood at that time."""
+    told = [note for note in notes if note.at <= time]
+    names = {note.key for note in told}
+    tried = [_attempt(row, time) for row in attempts if row.run in names and row.started_at <= time]
+    return tell_runs(told, tried, lambda *slices: (row for row in source.story(*slices) if row.at <= time))
 
 
 def _attempt(row: AttemptRecord, time: float) -> AttemptRecord:

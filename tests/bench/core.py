@@ -54,14 +54,14 @@ class Row:
 class World:
     """A fleet on a simulated cluster, ticked by hand; tells the loop's time from the simulator's."""
 
-    def __init__(self, slices: int) -> None:
+    def __init__(self, slices: int, settings: Settings = SETTINGS) -> None:
         self.clock = FakeClock()
         self.sim = SimBackend(SHAPE, slices, clock=self.clock, work_s=1e9)
         self.slices = slices
         self.simulated_s = 0.0
         for name in ("poll", "submit", "forget"):
             setattr(self.sim, name, self._apart(getattr(self.sim, name)))
-        self.fleet = SliceController(SHAPE, slices, settings=SETTINGS, backend=self.sim, clock=self.clock)
+        self.fleet = SliceController(SHAPE, slices, settings=settings, backend=self.sim, clock=self.clock)
 
     def _apart(self, call: Callable[..., None]) -> Callable[..., None]:
         def timed(*args: Any) -> None:
@@ -234,6 +234,72 @@ def memory(slices: int) -> list[Row]:
     ]
 
 
+def queue(waiting: int) -> Row:
+    """Measure ticks in which nothing happens while so many runs wait behind one that works."""
+    world = World(1)
+    world.until_ready()
+    for _ in range(1 + waiting):
+        world.fleet.submit(int)
+    world.settle()
+    idle = statistics.median(world.tick(0.1) for _ in range(100))
+    return Row(f"idle tick, {waiting} runs queued", idle, "ms", 1.0, "median of 100")
+
+
+def attempts(first: int, last: int) -> Row:
+    """Measure how much longer a tick in which nothing happens takes when a run has had more attempts."""
+    slices = 16
+    world = World(slices, Settings(history_limit=200_000, backoff_max_s=0.5))
+    world.until_ready()
+    run = world.fleet.options(max_preemptions=last).submit(int)
+    took = {}
+    for number in range(1, last + 1):
+        for _ in range(100):
+            if len(run.attempts) == number and world.states() == {"running": slices}:
+                break
+            world.tick(0.5)
+        else:
+            raise RuntimeError(f"attempt {number} does not run: {world.states()}")
+        if number in {first, last}:
+            world.settle()
+            took[number] = statistics.median(world.tick(0.1) for _ in range(50))
+        place = world.sim.places[number % slices]
+        world.sim.remove_slice(place)
+        world.sim.restore_slice(place)
+    return Row(f"idle tick, {last} attempts against {first}", took[last] / took[first], "x", 2.0)
+
+
+def past(few: int, many: int) -> list[Row]:
+    """Measure what telling of runs that are over, and explaining as many that wait, takes."""
+    told, explained = {}, {}
+    for count in (few, many):
+        world = World(1)
+        world.until_ready()
+        for _ in range(count):
+            world.fleet.submit(int).cancel()
+            world.tick(0.1)
+        for _ in range(count):
+            world.fleet.submit(int)
+        world.settle()
+        told[count] = _best(world.fleet.history.runs)
+        explained[count] = _best(world.fleet.why)
+    return [
+        Row(f"history.runs() of {2 * many} runs", told[many] * 1e3, "ms"),
+        Row(f"  against {2 * few}", told[many] / told[few], "x", 2.0 * many / few),
+        Row(f"why() with {many} queued", explained[many] * 1e3, "ms"),
+        Row(f"  against {few}", explained[many] / explained[few], "x", 2.0 * many / few),
+    ]
+
+
+def _best(call: Callable[[], object]) -> float:
+    """Return the least CPU time of three calls, seconds."""
+    took = []
+    for _ in range(3):
+        begin = time.thread_time()
+        call()
+        took.append(time.thread_time() - begin)
+    return min(took)
+
+
 def decode(count: int) -> Row | str:
     """Measure what it takes to decode a node table as Ray gives it."""
     try:
@@ -300,6 +366,7 @@ def main() -> int:
     del world
     rows += all_at_once(options.slices, options.repeats)
     rows += memory(options.slices)
+    rows += [queue(1_000), attempts(20, 160), *past(200, 800)]
     rows.append(decode(options.slices * SHAPE.hosts))
     for row in rows:
         if isinstance(row, str):

@@ -4,6 +4,7 @@ import pytest
 
 from sliceform.controller.errors import InsufficientSlicesError
 from sliceform.controller.explanations import explain_fleet, explain_run, explain_slice
+from sliceform.controller.known import Known
 from sliceform.controller.look import Look
 from sliceform.states import Reason
 
@@ -20,7 +21,7 @@ def codes(why):
 def test_a_slice_says_which_hosts_it_waits_for(sim_fleet):
     world = sim_fleet(1, 1, agent_s=5.0)
     world.until(lambda: world.rows("placed"))
-    why = explain_slice(world.fleet.history, "slice-1", Look(world.clock.epoch() + 3))
+    why = explain_slice(Known(world.fleet.history), "slice-1", Look(world.clock.epoch() + 3))
     assert why.summary.startswith("slice-1 is placed since 3.")
     assert why.findings[0].text == "it waits for host 0, 1 of slice-1 to answer"
 
@@ -29,7 +30,7 @@ def test_a_replacement_says_what_is_kept_away_from(world):
     world.ready()
     world.sim.kill_host("rack-b", 0)
     world.go(1.0)
-    why = explain_slice(world.fleet.history, "slice-3", Look(world.clock.epoch()))
+    why = explain_slice(Known(world.fleet.history), "slice-3", Look(world.clock.epoch()))
     assert codes(why) == ["waiting", "avoided", "replaces"]
     assert why.findings[1].text == "rack-b was lost with slice-2 and is kept away from"
     assert why.as_dict()["findings"][2] == {
@@ -44,7 +45,7 @@ def test_failures_are_told_newest_first_and_counted(world):
     for number in range(5):
         life = world.picture.lives["slice-1"]
         world.fleet._fleet.slices.note(life.record, at=1.0, tick=1, reason=Reason.EFFECT_FAILED, detail=f"try {number}")
-    why = explain_slice(world.fleet.history, "slice-1", Look(2.0))
+    why = explain_slice(Known(world.fleet.history), "slice-1", Look(2.0))
     assert [finding.text for finding in why.findings] == ["try 4", "try 3", "try 2", "and 2 times before"]
 
 
@@ -54,12 +55,12 @@ def test_work_that_stands_still_says_since_when(world):
     world.go(1.0)
     world.sim.kill_host("rack-b", 0)
     world.go(2.0)
-    why = explain_run(world.fleet.history, run.id, Look(world.clock.epoch()))
+    why = explain_run(Known(world.fleet.history), run.id, Look(world.clock.epoch()))
     assert why.state == "waiting"
     assert codes(why) == ["waiting", "attempt_ended", "lost", "replaced", "stood_still"]
     assert "slice-3 replaced slice-2 and is not ready yet" in str(why)
     assert "its work stands still since " in str(why)
-    fleet = explain_fleet(world.fleet.history, Look(world.clock.epoch()), wanted=2)
+    fleet = explain_fleet(Known(world.fleet.history), Look(world.clock.epoch()), wanted=2)
     assert [row.key for row in fleet.slices] == ["slice-3"]
     assert [row.key for row in fleet.runs] == [run.id]
     assert fleet.summary.startswith("1 of 2 slices ready; slice-2 was lost last, at ")
@@ -93,7 +94,7 @@ def test_a_slice_whose_past_was_forgotten_is_explained_as_far_as_it_is_known(sim
     for key in ("slice-1", "slice-2"):
         assert key in str(world.fleet.why())
     history = world.fleet.history
-    assert explain_slice(history, "slice-9", Look(0.0)).state == "unknown"
+    assert explain_slice(Known(history), "slice-9", Look(0.0)).state == "unknown"
     with pytest.raises(InsufficientSlicesError, match="slice-2 is pending"):
         world.fleet.wait_ready(2, timeout_s=1.0)
 
@@ -141,7 +142,7 @@ def test_a_notice_is_not_the_loss_and_stops_no_work(sim_fleet):
     assert "lost" not in why.codes
     assert "was given notice at " in str(why)
     assert "after the notice" in str(why)
-    assert "was given notice last" in explain_fleet(world.fleet.history, Look(world.clock.epoch())).summary
+    assert "was given notice last" in explain_fleet(Known(world.fleet.history), Look(world.clock.epoch())).summary
     (loss,) = world.fleet.history.losses()
     assert (loss.noticed, loss.lost_at) == (True, None)
 
@@ -201,3 +202,27 @@ def test_a_living_run_whose_beginning_was_forgotten_is_explained(sim_fleet):
 def test_a_run_that_was_just_handed_in_is_explained(sim_fleet):
     world = sim_fleet(1, 1).ready()
     assert world.fleet.why(world.fleet.submit(int).id).state == "waiting"
+
+
+def test_a_long_queue_is_explained_with_as_few_looks_as_a_short_one(sim_fleet, monkeypatch):
+    """Each look goes through the whole history."""
+    world = sim_fleet(1, 1, work_s=1e6).ready()
+    asked = []
+    for name in ("window", "story", "select"):
+        method = getattr(type(world.fleet.history), name)
+        monkeypatch.setattr(
+            world.fleet.history,
+            name,
+            lambda *keys, name=name, method=method, **wanted: (
+                asked.append(name) or method(world.fleet.history, *keys, **wanted)
+            ),
+        )
+    looks = []
+    for _ in range(2):
+        for _ in range(10):
+            world.fleet.submit(int)
+        world.go(1.0)
+        asked.clear()
+        assert len(world.fleet.why().runs) == len(world.fleet.status().runs) - 1
+        looks.append(len(asked))
+    assert looks[0] == looks[1] < 10

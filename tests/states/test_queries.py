@@ -201,3 +201,48 @@ def test_a_history_goes_on_after_another():
         history.at(8.0)
     with pytest.raises(ValueError, match="cannot resume"):
         history.resume(50, 9.0, [])
+
+
+class Counting(History):
+    """A history that counts how often it is gone through."""
+
+    looks = 0
+
+    def window(self):
+        self.looks += 1
+        return super().window()
+
+    def story(self, *keys):
+        self.looks += 1
+        return super().story(*keys)
+
+
+def many_runs(count):
+    """Runs one after the other on slices of their own, each of which loses its slice once."""
+    history = Counting()
+    for number in range(1, count + 1):
+        at, old, new = 100.0 * number, f"slice-{2 * number}", f"slice-{2 * number + 1}"
+        add(history, f"run-{number}", None, None, None, at, Reason.RUN_SUBMITTED)
+        add(history, old, "create", None, "pending", at)
+        add(history, new, "create", None, "pending", at + 3.0, "replacement", cause=old)
+        add(history, old, "preempt", "running", "preempted", at + 3.0, "node_died")
+        for tried, slices in enumerate([(old,), (new,)], 1):
+            record = attempt(tried, slices, at + tried, at + 2.0 * tried, "preempted")
+            history.attempts.record(record._replace(run=f"run-{number}"))
+    return history
+
+
+@pytest.mark.parametrize("question", ["runs", "losses"])
+def test_many_are_told_with_as_few_looks_as_one(question):
+    looks = []
+    for count in (1, 20):
+        history = many_runs(count)
+        assert len(getattr(history, question)()) == count
+        looks.append(history.looks)
+    assert looks[0] == looks[1]
+
+
+def test_a_run_under_way_of_which_no_note_is_kept_is_told_first(incident):
+    incident.attempts.record(attempt(7, ("slice-3",), 1.0)._replace(run="run-0"))
+    incident.attempts.record(attempt(1, ("slice-3",), 1.0, 2.0, "failed")._replace(run="run-00"))
+    assert [(run.id, run.state) for run in incident.runs()] == [("run-0", "running"), ("run-1", "running")]

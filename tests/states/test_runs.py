@@ -3,7 +3,7 @@
 import pytest
 
 from sliceform.states import AttemptRecord, Change, HostEnd, Reason
-from sliceform.states.runs import tell_run
+from sliceform.states.runs import Traces, tell_run
 
 SUBMITTED = Change(1, 1, 1.0, "run", "run-1", None, None, None, Reason.RUN_SUBMITTED)
 
@@ -23,13 +23,13 @@ def attempt(ended=None, outcome=None, detail=""):
     ],
 )
 def test_without_any_note_the_last_attempt_says_what_it_can(last, state, ended_at, pauses):
-    told = tell_run("run-1", (), (last,), ())
+    told = tell_run("run-1", (), (last,), Traces.of(()))
     assert (told.state, told.submitted_at, told.ended_at, len(told.pauses)) == (state, None, ended_at, pauses)
     assert last.detail in told.detail
 
 
 def test_a_run_waits_if_its_end_would_have_been_kept():
-    told = tell_run("run-1", (SUBMITTED,), (attempt(5.0, "preempted", "it was lost"),), ())
+    told = tell_run("run-1", (SUBMITTED,), (attempt(5.0, "preempted", "it was lost"),), Traces.of(()))
     assert (told.state, told.detail, told.submitted_at) == ("waiting", "attempt 1 preempted: it was lost", 1.0)
     assert [pause.stopped_at for pause in told.pauses] == [5.0]
-    assert tell_run("run-1", (SUBMITTED,), (), ()).state == "waiting"
+    assert tell_run("run-1", (SUBMITTED,), (), Traces.of(())).state == "waiting"
