@@ -80,6 +80,10 @@ class Backend(Protocol):
         """Say why this slice is not ready. May wait on the cluster; called on the user's thread."""
         ...
 
+    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+        """Have the same said to the sink, as `Explained`, soon, late or not at all; never waits, never raises."""
+        ...
+
     def pack(
         self,
         fn: Any,

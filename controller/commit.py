@@ -154,6 +154,8 @@ def _note(fleet: Fleet, life: Life, step: Step) -> None:
     elif step.reason in {Reason.NOTICE_MERGED, Reason.NOTICE_WITHDRAWN}:
         life.noted_notice = earliest_notice(life)
         life.record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice else life.record.deadline
+    elif step.reason is Reason.HELD_UP:
+        life.noted_held_up = life.view.held_up
     elif step.reason is Reason.STUCK:
         life.noted_stuck = True
     elif step.reason is Reason.WORK_ENDED:

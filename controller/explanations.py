@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from sliceform.controller.finding import Finding
+from sliceform.controller.finding import Finding, read
 from sliceform.controller.known import Known
 from sliceform.controller.look import Look, span
 from sliceform.controller.why import FleetWhy, Why
@@ -37,12 +37,11 @@ def explain_slice(known: Known, slice_id: str, look: Look, state: str = "unknown
         return Why(slice_id, state, f"what {slice_id} went through was forgotten", tuple(_troubles(own)))
     last = moves[-1]
     state = last.dest or "gone"
-    stands = look.stands(state, last.at) if last.dest else f"is gone since {look.when(last.at)}"
+    stands = look.stands(state, last.at) if last.dest else f"is gone since {look.at(last.at)}"
     summary = f"{slice_id} {stands} ({last.reason})" + (f": {last.detail}" if last.detail else "")
     findings: list[Finding] = []
     if state in _WAITING:
-        waits = look.tense("waits", "waited")
-        findings.append(Finding("waiting", f"it {waits} for {_waits_for(slice_id, state, story)}"))
+        findings += _cause(slice_id, state, story, look)
         findings += _avoided(known, moves[0], look)
     findings += _troubles(own)
     if moves[0].trigger == "create" and moves[0].cause:
@@ -53,8 +52,10 @@ def explain_slice(known: Known, slice_id: str, look: Look, state: str = "unknown
     return Why(slice_id, state, summary, tuple(findings))
 
 
-def explain_run(known: Known, run: str, look: Look, state: str = "", waits_for: str = "") -> Why:
-    """Explain a run: every interruption, and what it waits for.
+def explain_run(
+    known: Known, run: str, look: Look, state: str = "", waits_for: str = "", *, with_slices: bool = True
+) -> Why:
+    """Explain a run: every interruption, and what it waits for, `with_slices` also what the slices that come wait for.
 
     `state` and `waits_for` tell how it stands, where somebody knows better than the history: that may have forgotten
     how it came to it.
@@ -68,13 +69,14 @@ def explain_run(known: Known, run: str, look: Look, state: str = "", waits_for: 
     if state == "waiting":
         unknown = f"it {look.tense('waits', 'waited')} for ready slices that are free"
         findings.append(Finding("waiting", waits_for or unknown))
+        findings += _slices(known, look) if with_slices else ()
     if state == "running" and told.attempts:
         findings += _held_up(known, told.attempts[-1])
     pauses = {pause.after: pause for pause in told.pauses}
     for attempt in told.attempts:
         if attempt.outcome in {None, "succeeded"}:
             continue
-        text = f"attempt {attempt.number} {attempt.outcome} at {look.when(attempt.ended_at or 0.0)}: {attempt.detail}"
+        text = f"attempt {attempt.number} {attempt.outcome} at {look.at(attempt.ended_at or 0.0)}: {attempt.detail}"
         findings.append(Finding("attempt_ended", text, attempt.key))
         pause = pauses.get(attempt.key)
         if pause is not None:
@@ -92,13 +94,13 @@ def explain_fleet(known: Known, look: Look, wanted: int | None = None) -> FleetW
     slices = tuple(explain_slice(known, key, look, state) for key, state in missing.items())
     told = [run for run in known.runs() if run.pauses or run.state in {"waiting", "failed"}]
     over = [run.id for run in told if run.ended_at is not None][:-_OVER]
-    runs = tuple(explain_run(known, run.id, look) for run in told if run.id not in over)
+    runs = tuple(explain_run(known, run.id, look, with_slices=False) for run in told if run.id not in over)
     goal = "" if wanted is None else f" of {wanted}"
     lost = [
-        f"{change.key} {_taken(change.reason)} last, at {look.when(change.at)} ({change.reason})"
+        f"{change.key} {_taken(change.reason)} last, at {look.at(change.at)} ({change.reason})"
         for change in known.preempted_last
     ]
-    count = f"{ready}{goal} slices {look.tense('ready', f'were ready when the driver ended at {look.when(look.now)}')}"
+    count = f"{ready}{goal} slices {look.tense('ready', f'were ready when the driver ended at {look.at(look.now)}')}"
     return FleetWhy("; ".join([count, *lost]), slices, runs)
 
 
@@ -108,9 +110,9 @@ def tell_loss(loss: LostSlice, look: Look) -> Iterator[Finding]:
     node = f" on node {loss.node}" if loss.node else ""
     place = f" of {loss.place}" if loss.place else ""
     learnt = f"{loss.reason}: {_DOCS.get(loss.reason, '').rstrip('.')}" + (f" ({loss.detail})" if loss.detail else "")
-    text = f"{host}{node}{place} {_taken(loss.reason)} at {look.when(loss.at)}, learnt by {learnt}"
+    text = f"{host}{node}{place} {_taken(loss.reason)} at {look.at(loss.at)}, learnt by {learnt}"
     if loss.noticed and loss.lost_at is not None:
-        text += f"; it was lost at {look.when(loss.lost_at)}"
+        text += f"; it was lost at {look.at(loss.lost_at)}"
     subject = loss.host or loss.slice_id
     yield Finding("noticed", text, subject) if loss.noticed else Finding("lost", text, subject)
     if loss.replaced_by is None:
@@ -137,26 +139,51 @@ def _stands(run: RunStory, state: str, look: Look) -> str:
     if run.ended_at is not None:
         return f"{state} {after}"
     if look.over:
-        return f"was {state} {after} when its driver ended at {look.when(look.now)}"
+        return f"was {state} {after} when its driver ended at {look.at(look.now)}"
     return f"is {state} {after}"
 
 
 def _interruption(known: Known, pause: Pause, look: Look) -> Iterator[Finding]:
     if pause.loss is not None and pause.loss.trigger == "preempt":
         yield from tell_loss(known.loss(pause.loss.key), look)
-    since = look.when(pause.stopped_at)
+    since = look.at(pause.stopped_at)
     if pause.seconds is None:
         text = look.tense(f"its work stands still since {since}", f"its work stood still from {since} on")
     else:
-        until = look.when(pause.resumed_at or 0.0)
+        until = look.at(pause.resumed_at or 0.0)
         text = f"its work stood still for {span(pause.seconds)}, from {since} until {until}"
         text += f", when {pause.before} ran on all hosts"
     yield Finding("stood_still", text, pause.after)
 
 
-def _waits_for(slice_id: str, state: str, story: Sequence[Change]) -> str:
+def _slices(known: Known, look: Look) -> Iterator[Finding]:
+    """Lead from a run that waits to what its slices wait for; those with the same cause are told together."""
+    waiting = {name: state for name, state in known.states.items() if state in _WAITING}
+    known.prepare(waiting)
+    causes: dict[tuple[str, str], list[str]] = {}
+    for name, state in waiting.items():
+        text = "; ".join(f"{cause.code}: {cause.text}" for cause in _cause(name, state, known.story(name), look))
+        causes.setdefault((state, text), []).append(name)
+    for (state, text), names in list(causes.items())[:_TOLD]:
+        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
+        stand = look.tense("is", "was") if len(names) == 1 else look.tense("are", "were")
+        yield Finding("waiting", f"{', '.join(names[:_TOLD])}{more} {stand} {state}: {text}", names[0])
+
+
+def _cause(slice_id: str, state: str, story: Sequence[Change], look: Look) -> list[Finding]:
+    """Say what a slice waits for: what the cluster said last, if it did."""
+    waits = look.tense("waits", "waited")
     if state == "pending":
-        return "its reservation to be placed"
+        said = [note for note in story if note.key == slice_id and note.reason == Reason.HELD_UP][-1:]
+        found = [finding._replace(subject=slice_id) for note in said for finding in read(note.detail)]
+        if found:
+            found[-1] = found[-1]._replace(text=f"{found[-1].text} (seen at {look.at(said[0].at)})")
+            return found
+        return [Finding("waiting", f"it {waits} for its reservation to be placed")]
+    return [Finding("waiting", f"it {waits} for {_missing_hosts(slice_id, story)}")]
+
+
+def _missing_hosts(slice_id: str, story: Sequence[Change]) -> str:
     hosts = {change.key: change.dest for change in story if change.kind == "host" and not change.is_note}
     missing = [key.rpartition("/")[2] for key, at in hosts.items() if at != "ready"]
     which = f"host {', '.join(missing)}" if missing else "its agents"

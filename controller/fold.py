@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sliceform.controller.finding import same
 from sliceform.controller.life import Life
 from sliceform.controller.observed import (
     PROCESS_LOSSES,
     AgentFailed,
     AgentUp,
     Assembled,
+    Explained,
     HostLost,
     HostNoticed,
     HostView,
@@ -187,6 +189,13 @@ def _gone(life: Life, event: ProcessGone) -> bool:
     return True
 
 
+def _explained(life: Life, event: Explained) -> bool:
+    if same(life.view.held_up, event.findings):
+        return False
+    life.view.held_up = event.findings
+    return True
+
+
 def _released(life: Life) -> bool:
     if life.view.released:
         return False
@@ -215,4 +224,5 @@ _HANDLERS: dict[type, Callable[[Life, Any], bool]] = {
     ProcessGone: _gone,
     Notified: _told,
     Released: lambda life, _: _released(life),
+    Explained: _explained,
 }

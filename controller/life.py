@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sliceform.controller.finding import Finding
 from sliceform.controller.observed import HostView, Notice, SliceView
 from sliceform.controller.requests import Reserve
 from sliceform.states.records import HostRecord, SliceRecord
@@ -34,6 +35,7 @@ class Life:
     #: What has been noted in the history already, so that a level is noted once.
     noted_notice: Notice | None = None
     noted_loss: bool = False
+    noted_held_up: tuple[Finding, ...] | None = None
     noted_stuck: bool = False
     #: Of the attempt that it works on: that a process ended.
     noted_end: bool = False

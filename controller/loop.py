@@ -21,9 +21,10 @@ from sliceform.controller.fair_time import FairTime
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.fold import fold, fold_node
 from sliceform.controller.inbox import Inbox
+from sliceform.controller.inquiry import Inquiry
 from sliceform.controller.kinds import turns_over
 from sliceform.controller.life import Life
-from sliceform.controller.observed import EffectFailed, Event, NodesSeen, ObservationFailed, ProcessEnded
+from sliceform.controller.observed import EffectFailed, Event, Explained, NodesSeen, ObservationFailed, ProcessEnded
 from sliceform.controller.place_status import FleetPlaces, places_now
 from sliceform.controller.plan import pauses_growth, plan
 from sliceform.controller.requests import Launch, Notify, Request, Stop
@@ -61,6 +62,7 @@ class Reconciler:
         self._ticks: deque[float] = deque(maxlen=_TICKS_KEPT)
         self._swept = True
         self._places_known: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._inquiry = Inquiry()
 
     # What the backend calls, on any thread.
 
@@ -116,6 +118,7 @@ class Reconciler:
         # Last: nothing is asked of these any more.
         while fleet.released:
             self.backend.forget(fleet.released.pop())
+        self._inquiry.ask(picture, self.backend)
         self.board.publish()
         return max(0.0, min(fleet.settings.resync_s, next_due - picture.now))
 
@@ -199,6 +202,9 @@ class Reconciler:
                 log.warning("observation_failed", tick=fleet.tick, detail=event.detail)
             fleet.blind = event.detail or "the observation failed"
             picture.blind = True
+            return
+        if isinstance(event, Explained):
+            self._inquiry.answered(picture, event)
             return
         if isinstance(event, ProcessEnded):
             self.conductor.ended(event)

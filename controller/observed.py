@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from sliceform.controller.finding import Finding
 from sliceform.states.effects import Effect
 from sliceform.states.reasons import Reason
 
@@ -195,6 +196,13 @@ class Released(NamedTuple):
     life: str
 
 
+class Explained(NamedTuple):
+    """What the cluster says keeps a slice from being placed; nothing if it knows of nothing."""
+
+    life: str
+    findings: tuple[Finding, ...]
+
+
 class EffectFailed(NamedTuple):
     """An effect could not be carried out now; it will be asked for again."""
 
@@ -217,6 +225,7 @@ SliceEvent = (
     | ProcessGone
     | Notified
     | Released
+    | Explained
     | EffectFailed
 )
 Event = NodesSeen | ObservationFailed | SliceEvent
@@ -277,6 +286,8 @@ class SliceView:
     head_node: str | None = None
     refused: str | None = None
     released: bool = False
+    #: What keeps it from being placed; None if nobody was asked.
+    held_up: tuple[Finding, ...] | None = None
     lost: Loss | None = None
     #: The attempt whose work has been told to stop, and by when, epoch seconds.
     told: tuple[str, float | None] | None = None

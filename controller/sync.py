@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from sliceform.controller.finding import same, write
 from sliceform.controller.life import Life, Limits
 from sliceform.controller.observed import HostView, Loss, Notice
 from sliceform.controller.step import Step
@@ -81,6 +82,8 @@ def _pending(life: Life, now: float, limits: Limits) -> Iterator[Step]:
     elif now - record.since >= limits.pending_s:
         detail = f"no reservation within {limits.pending_s:g} s"
         yield Step(record.id, None, SliceTrigger.EXPIRE, Reason.BUDGET_SPENT, detail)
+    elif view.held_up and not same(view.held_up, life.noted_held_up):
+        yield Step(record.id, None, None, Reason.HELD_UP, write(view.held_up))
 
 
 def _misplaced(life: Life, limits: Limits) -> str | None:

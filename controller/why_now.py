@@ -28,7 +28,7 @@ def why_fleet(history: History, backend: Backend, status: FleetStatus, now: floa
     going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
     if len(going_on) > 1:
         known.runs()
-    runs = [explain_run(known, run.id, look, run.state, run.detail) for run in going_on]
+    runs = [explain_run(known, run.id, look, run.state, run.detail, with_slices=False) for run in going_on]
     return FleetWhy(summarise_fleet(status), tuple(slices), tuple(run for run in runs if run.findings))
 
 

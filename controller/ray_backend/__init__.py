@@ -18,7 +18,7 @@ import structlog
 
 from sliceform.controller.backend import Finding, FleetIdentity, Sink
 from sliceform.controller.errors import BackendError, ClusterError
-from sliceform.controller.observed import EffectFailed
+from sliceform.controller.observed import EffectFailed, Explained
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import Agents
 from sliceform.controller.ray_backend.connect import connect
@@ -107,6 +107,13 @@ class RayBackend:
             return ()
         return parts.explain(life, place, avoid)
 
+    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+        """Have `explain` answered on a thread of its own: it reads all groups, which must hold up nothing else."""
+        parts = self._parts
+        if parts is not None and not self._closed:
+            asked = partial(parts.inquire, life, place, avoid)
+            threading.Thread(target=asked, name="sliceform-explain", daemon=True).start()
+
     def pack(
         self,
         fn: Any,
@@ -176,6 +183,15 @@ class _Parts:
         if holding is not None and holding.shape is not None:
             shape = holding.shape
         return explain(look(self._reservations.name(life, "")), holding, shape, place, avoid)
+
+    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+        """Explain to the sink; what cannot be read now is asked again later."""
+        try:
+            findings = self.explain(life, place, avoid)
+        except Exception as error:  # noqa: BLE001 - whatever Ray raises when it cannot be read
+            log.info("explain_failed", life=life, cause=words(error))
+            return
+        self.session.post(Explained(life, findings))
 
     def _carry_out(self, request: Request) -> None:
         """Do what is asked for, on the I/O thread; what fails is reported, to be asked for again."""

@@ -173,6 +173,10 @@ class FaultyBackend:
         """Pass it on."""
         return self.inner.explain(life, place, avoid)
 
+    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+        """Pass it on."""
+        self.inner.inquire(life, place, avoid)
+
     def pack(
         self,
         fn: Any,

@@ -13,7 +13,7 @@ from sliceform.controller.backend import Finding, FleetIdentity, Sink
 from sliceform.controller.clock import Clock
 from sliceform.controller.errors import FleetNameTakenError
 from sliceform.controller.functions import check_function
-from sliceform.controller.observed import NodesSeen, ObservationFailed
+from sliceform.controller.observed import Explained, NodesSeen, ObservationFailed
 from sliceform.controller.requests import (
     Assemble,
     Launch,
@@ -148,6 +148,11 @@ class SimBackend(SimControls):
             if known is None and self._fleet is not None:
                 shape = self._fleet.shape
             return explain(self._cluster, known, shape, place, avoid)
+
+    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+        """Have the same told at the next `poll`."""
+        with self._world():
+            self._told.append(Explained(life, self.explain(life, place, avoid)))
 
     def pack(
         self,

@@ -10,6 +10,7 @@ import pytest
 from sliceform.controller.observed import (
     AgentUp,
     Assembled,
+    Explained,
     HostLost,
     NodesSeen,
     Notified,
@@ -272,6 +273,9 @@ class TestExplain:
         avoid = frozenset(harness.places)
         harness.submit(Reserve("a", harness.shape, avoid))
         assert avoid <= codes(harness, "a", "avoided", avoid)
+        harness.backend.inquire("a", None, avoid)
+        (told,) = harness.wait_for(Explained, life="a")
+        assert avoid <= {finding.subject for finding in told.findings}
         harness.release("a")
 
 

@@ -57,7 +57,7 @@ def test_work_that_stands_still_says_since_when(world):
     world.go(2.0)
     why = explain_run(Known(world.fleet.history), run.id, Look(world.clock.epoch()))
     assert why.state == "waiting"
-    assert codes(why) == ["waiting", "attempt_ended", "lost", "replaced", "stood_still"]
+    assert codes(why) == ["waiting", "waiting", "attempt_ended", "lost", "replaced", "stood_still"]
     assert "slice-3 replaced slice-2 and is not ready yet" in str(why)
     assert "its work stands still since " in str(why)
     fleet = explain_fleet(Known(world.fleet.history), Look(world.clock.epoch()), wanted=2)
@@ -226,3 +226,9 @@ def test_a_long_queue_is_explained_with_as_few_looks_as_a_short_one(sim_fleet, m
         assert len(world.fleet.why().runs) == len(world.fleet.status().runs) - 1
         looks.append(len(asked))
     assert looks[0] == looks[1] < 10
+
+
+def test_a_time_of_another_day_has_its_date():
+    look = Look(now=86_400.0 + 60.0)
+    assert look.at(86_400.0) == "00:00:00.000"
+    assert look.at(86_399.0) == "1970-01-01 23:59:59.000"

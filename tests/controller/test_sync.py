@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from sliceform.controller.commit import commit
+from sliceform.controller.finding import Finding
 from sliceform.controller.fleet import Fleet
 from sliceform.controller.life import Life, Limits
 from sliceform.controller.observed import Loss, Outcome, OutcomeKind
@@ -114,6 +115,15 @@ class TestPending:
         life = in_state(SliceState.PENDING, HostState.PENDING)
         assert sync(life, NOW + 89.0, LIMITS) == []
         assert due(life, LIMITS) == NOW + 90.0
+
+    def test_notes_what_holds_it_up_when_that_is_another_thing(self) -> None:
+        life = in_state(SliceState.PENDING, HostState.PENDING)
+        life.view.held_up = (Finding("chips_held", "held by x", "x"),)
+        assert sync(life, NOW, LIMITS) == [Step("slice-1", None, None, Reason.HELD_UP, "chips_held: held by x")]
+        life.noted_held_up = (Finding("chips_held", "still held by x", "x"),)
+        assert sync(life, NOW, LIMITS) == []
+        life.view.held_up = ()
+        assert sync(life, NOW, LIMITS) == []
 
     def test_is_placed(self) -> None:
         life = in_state(SliceState.PENDING, HostState.PENDING)

@@ -57,6 +57,9 @@ class Script:
     def explain(self, life: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
         return (Finding("waiting", life),)
 
+    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+        pass
+
     def pack(
         self, fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], runtime_env: Mapping[str, Any] | None = None
     ) -> Any:
