@@ -10,9 +10,11 @@ from typing import NamedTuple
 When = Callable[[float], str]
 
 
-def utc(time: float) -> str:
-    """Write a time of day in UTC, to the millisecond."""
-    return datetime.fromtimestamp(time, tz=UTC).strftime("%H:%M:%S.%f")[:-3]
+def utc(time: float, now: float) -> str:
+    """Write a time in UTC, to the millisecond, with its date where that is not the date of `now`."""
+    moment = datetime.fromtimestamp(time, tz=UTC)
+    today = datetime.fromtimestamp(now, tz=UTC).date()
+    return moment.strftime("%H:%M:%S.%f" if moment.date() == today else "%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 def span(seconds: float) -> str:
@@ -30,9 +32,14 @@ class Look(NamedTuple):
 
     #: Epoch seconds; when its driver is gone, the last that is known of it.
     now: float
-    when: When = utc
+    #: How times are written; by default in UTC, with the date where it is not that of `now`.
+    when: When | None = None
     #: Nobody keeps the fleet any more: what was then is told in the past tense.
     over: bool = False
+
+    def at(self, time: float) -> str:
+        """Write a time."""
+        return utc(time, self.now) if self.when is None else self.when(time)
 
     def tense(self, present: str, past: str) -> str:
         """Choose the words for what is or was so at that moment."""
@@ -41,5 +48,5 @@ class Look(NamedTuple):
     def stands(self, state: str, since: float) -> str:
         """Say how long something has been in a state, or had been when its driver ended."""
         if self.over:
-            return f"was {state}, for {span(self.now - since)}, when its driver ended at {self.when(self.now)}"
+            return f"was {state}, for {span(self.now - since)}, when its driver ended at {self.at(self.now)}"
         return f"is {state} since {span(self.now - since)}"

@@ -6,6 +6,8 @@ when an object is made.
 
 from __future__ import annotations
 
+import os
+from difflib import SequenceMatcher
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -19,11 +21,20 @@ _Count = Annotated[int, Field(ge=1)]
 _BEATS_MISSED = 3
 
 
+_PREFIX = "SLICEFORM_"
+#: From 0.0 to 1.0, how much alike names are of which one may have been meant for the other.
+_NEAR = 0.75
+
+
+def _alike(name: str, field: str) -> float:
+    return SequenceMatcher(None, name.removeprefix(_PREFIX), field.removeprefix(_PREFIX)).ratio()
+
+
 class Settings(BaseSettings):
     """All times in seconds; made once, never changed."""
 
     model_config = SettingsConfigDict(
-        env_prefix="SLICEFORM_",
+        env_prefix=_PREFIX,
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
@@ -121,6 +132,22 @@ class Settings(BaseSettings):
     def effective_silence_s(self) -> float:
         """The silence after which a host counts as lost: never less than three beats."""
         return max(self.silence_s, _BEATS_MISSED * self.beat_s)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_environment(cls, given: object) -> object:
+        """Refuse a variable that is nearly the name of a setting: a typing error would change nothing, unseen.
+
+        Other variables that begin so are left alone: hosts have some of ours, and users may have their own.
+        """
+        names = [name for name in os.environ if name.upper().startswith(_PREFIX)]
+        fields = [f"{_PREFIX}{field.upper()}" for field in cls.model_fields]
+        for name in sorted({name.upper() for name in names} - set(fields)):
+            near = [field for field in fields if _alike(name, field) >= _NEAR]
+            if near:
+                meant = " or ".join(sorted(near, key=lambda field: -_alike(name, field))[:2])
+                raise ValueError(f"no setting is read from {name}; did you mean {meant}? See docs/configuration.md")
+        return given
 
     @model_validator(mode="after")
     def _check_order(self) -> Self:

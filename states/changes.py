@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
+_DAY_S = 86_400
+
+
 class Change(NamedTuple):
     """One thing that happened to one record: a transition, or a note if it has no trigger."""
 
@@ -53,7 +56,11 @@ class Change(NamedTuple):
 
     def __str__(self) -> str:
         """Give one line for people; the time of day is in UTC."""
-        when = datetime.fromtimestamp(self.at, tz=UTC).strftime("%H:%M:%S.%f")[:-3]
+        return self.line()
+
+    def line(self, *, dated: bool = False) -> str:
+        """Give one line for people, in UTC, with the date or only the time of day."""
+        when = datetime.fromtimestamp(self.at, tz=UTC).strftime("%Y-%m-%d %H:%M:%S.%f" if dated else "%H:%M:%S.%f")[:-3]
         what = "note" if self.is_note else f"{self.source or '[*]'} -> {self.dest or '[*]'}"
         line = f"{when}  {self.key}  {what}  ({self.reason})"
         if self.detail:
@@ -72,8 +79,10 @@ class Story(tuple[Change, ...]):
 
 
 def format_story(changes: Iterable[Change]) -> str:
-    """Write changes for people, one line each."""
-    return "\n".join(map(str, changes))
+    """Write changes for people, one line each; with the date if they are of several days (in UTC)."""
+    rows = list(changes)
+    dated = len({int(change.at // _DAY_S) for change in rows}) > 1
+    return "\n".join(change.line(dated=dated) for change in rows)
 
 
 def follow(base: Mapping[str, str], changes: Iterable[Change]) -> dict[str, str]:

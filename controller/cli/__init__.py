@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import click
+from click.shell_completion import shell_complete
 
 from sliceform.controller.cli.app import app
 from sliceform.controller.errors import ConfigurationError, JournalError
@@ -15,6 +16,8 @@ from sliceform.states import ForgottenError
 
 __all__ = ["app", "main"]
 
+#: What a shell sets when it asks for completions; see click's documentation, "Shell Completion".
+_COMPLETE = "_SLICEFORM_COMPLETE"
 #: What the shell reports for a program that Ctrl-C ended.
 _INTERRUPTED = 130
 #: What a write to standard output may fail with; errors that are about a file name it.
@@ -23,6 +26,8 @@ _NOT_WRITTEN = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say, by default those of the process; return the exit code."""
+    if (instruction := os.environ.get(_COMPLETE)) is not None:
+        return shell_complete(app, {}, "sliceform", _COMPLETE, instruction)
     try:
         with app.make_context("sliceform", list(sys.argv[1:] if argv is None else argv)) as context:
             code = app.invoke(context)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import click
 from sliceform.controller.cli import screen
 from sliceform.controller.cli.parts import Command, as_json, journal_file
 from sliceform.controller.cli.times import Moment, span, when
-from sliceform.states import Link, RunStory, SliceState
+from sliceform.states import HostEnd, Link, RunStory, SliceState
 
 if TYPE_CHECKING:
     from sliceform.controller.cli.past import PastFleet
@@ -21,6 +22,8 @@ _OVER = 5
 _SLICE_COLUMNS = ("slice", "state", "since", "for", "place", "hosts", "reason", "detail")
 _RUN_COLUMNS = ("run", "state", "attempts", "stood still", "detail")
 _ATTEMPT_COLUMNS = ("attempt", "outcome", "began", "took", "slices", "then stood still", "detail")
+#: So much of a node's id is shown, as everywhere.
+_NODE = 8
 #: Cells of these columns are cut where a row has to stay on one line.
 _CUT = frozenset({"place", "reason", "detail"})
 _HOST_COLUMNS = ("attempt", "host", "node", "outcome", "detail")
@@ -52,6 +55,7 @@ def fleet_view(fleet: PastFleet, said: str, *, over: bool = False, cut: bool = F
 
     With `over` its driver is gone, and what it was doing is told in the past; with `cut` every row is on one line.
     """
+    table: Callable[..., Any] = partial(screen.frame_table, cut=_CUT) if cut else screen.table
     counts = ", ".join(f"{fleet.counts[state]} {state.value}" for state in SliceState if state in fleet.counts)
     wish = ""
     if fleet.wish is not None:
@@ -60,7 +64,7 @@ def fleet_view(fleet: PastFleet, said: str, *, over: bool = False, cut: bool = F
     at = f"as it was at {when(fleet.at)}:" if over else f"{when(fleet.at)} "
     yield f"{at} {wish}{counts or 'no slices'}; {said}"
     if fleet.slices:
-        yield screen.table(
+        yield table(
             _SLICE_COLUMNS,
             [
                 (
@@ -75,7 +79,6 @@ def fleet_view(fleet: PastFleet, said: str, *, over: bool = False, cut: bool = F
                 )
                 for row in fleet.slices
             ],
-            _CUT if cut else (),
         )
     more = sum(fleet.counts.values()) - len(fleet.slices)
     if more:
@@ -83,7 +86,7 @@ def fleet_view(fleet: PastFleet, said: str, *, over: bool = False, cut: bool = F
     ended = [run for run in fleet.runs if run.ended_at is not None]
     shown = [*ended[-_OVER:], *(run for run in fleet.runs if run.ended_at is None)]
     if shown:
-        yield screen.table(_RUN_COLUMNS, [_run_row(run, over=over) for run in shown], _CUT if cut else ())
+        yield table(_RUN_COLUMNS, [_run_row(run, over=over) for run in shown])
     if len(ended) > _OVER:
         yield f"and {len(ended) - _OVER} runs that were over before"
 
@@ -109,7 +112,7 @@ def runs(file: Path, run_id: str | None, *, as_json: bool) -> int:
         screen.show(screen.table(_RUN_COLUMNS, [_run_row(run, over=over) for run in found]), "")
         screen.show(screen.table(_ATTEMPT_COLUMNS, [row for run in found for row in _attempt_rows(run, over=over)]))
         if run_id is not None:
-            rows = [(row.key, *host) for row in found[0].attempts for host in row.hosts]
+            rows = [(row.key, *_host(host)) for row in found[0].attempts for host in row.hosts]
             screen.show("", screen.table(_HOST_COLUMNS, rows))
     return _found(bool(found), "run")
 
@@ -181,6 +184,10 @@ def _attempt_rows(run: RunStory, *, over: bool) -> Iterator[tuple[Any, ...]]:
             still,
             row.detail,
         )
+
+
+def _host(host: HostEnd) -> tuple[Any, ...]:
+    return host.host, (host.node or "")[:_NODE], host.outcome, host.detail
 
 
 def _link_row(link: Link) -> tuple[Any, ...]:

@@ -45,7 +45,7 @@ class Group(Command, click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command, or say which one may have been meant."""
         name = args[0]
-        if not name.startswith("-") and name not in self.commands:
+        if not ctx.resilient_parsing and not name.startswith("-") and name not in self.commands:
             ctx.fail(f"there is no command {name!r}{nearest(name, self.commands)}")
         return super().resolve_command(ctx, args)
 

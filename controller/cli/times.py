@@ -56,12 +56,16 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # generic only since c
             )
 
 
-def when(moment: float) -> str:
-    """Write a time in this machine's zone, to the millisecond."""
+def when(moment: float, *, dated: bool = False) -> str:
+    """Write a time in this machine's zone, to the millisecond, with its date if that is not today's or with `dated`."""
     local = datetime.fromtimestamp(moment).astimezone()
-    today = datetime.now().astimezone().date()
     text = f"{local:%H:%M:%S}.{local.microsecond // 1000:03}"
-    return text if local.date() == today else f"{local:%Y-%m-%d} {text}"
+    return f"{local:%Y-%m-%d} {text}" if dated or not is_today(moment) else text
+
+
+def is_today(moment: float) -> bool:
+    """Whether a time is of the present day in this machine's zone."""
+    return datetime.fromtimestamp(moment).astimezone().date() == datetime.now().astimezone().date()
 
 
 def span(seconds: float | None) -> str:

@@ -161,3 +161,26 @@ def test_a_file_that_cannot_be_used_is_named(
 
     monkeypatch.setattr(app.commands["diagram"], "callback", denied)
     assert run(capsys, "diagram") == (2, "", "Error: cannot use /secret: Permission denied\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["hi"], "plain,history"),
+        (["history", "--rea"], "plain,--reason"),
+        (["histroy", ""], "plain,history"),
+    ],
+)
+def test_a_shell_is_told_how_a_line_may_go_on(capsys, monkeypatch, words, offered):
+    monkeypatch.setenv("_SLICEFORM_COMPLETE", "bash_complete")
+    monkeypatch.setenv("COMP_WORDS", " ".join(["sliceform", *words]))
+    monkeypatch.setenv("COMP_CWORD", str(len(words)))
+    assert main([]) == 0
+    assert offered in capsys.readouterr().out.split()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_given_what_it_needs_for_that(capsys, monkeypatch, shell):
+    monkeypatch.setenv("_SLICEFORM_COMPLETE", f"{shell}_source")
+    assert main([]) == 0
+    assert "_sliceform_completion" in capsys.readouterr().out

@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from sliceform.controller.cli import screen
 from sliceform.controller.journal import open_journal
+from sliceform.states import Change
 
 _MAIN = "import sys; from sliceform.controller.cli import main; sys.exit(main())"
 WAIT_S = 20.0
@@ -323,3 +325,37 @@ def test_of_a_driver_that_was_killed_all_is_told_in_the_past(ask, killed):
     assert "run-2/1  was running" in runs
     for text in (out, status, runs):
         assert " is " not in text.replace("is kept", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("status",), ("runs",), ("runs", "run-2"), ("lineage",), ("durations",)],
+)
+def test_on_a_screen_of_80_columns_nothing_is_cut_and_no_word_broken(killed, on_terminal, words):
+    """What does not fit stands below its row."""
+    wide, narrow = (shown(on_terminal(*words[:1], killed, *words[1:], columns=columns)) for columns in (400, 80))
+    heads = {"detail", "gone", "node", "out", "of", "use", "reason", "slices"}
+    told = [{word.removesuffix(":") for word in " ".join(lines).split()} - heads for lines in (wide, narrow)]
+    assert told[0] == told[1]
+    # The sentence above the fleet is for the terminal to wrap.
+    assert all(len(line) <= 80 for line in narrow[words == ("status",) :])
+
+
+def shown(process):
+    """Return the lines of a command on a terminal, without colours."""
+    assert process.ended() == 0
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in process.said.replace("\r", "").splitlines()]
+
+
+def test_a_story_past_midnight_has_its_dates(capsys, monkeypatch):
+    """All lines have them, or none: columns stay columns."""
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    now = time.time()
+    changes = [Change(seq, 1, now - 86_400 * (2 - seq), "run", "run-1", None, None, None, "backoff") for seq in (1, 2)]
+    screen.show_changes(changes)
+    assert [line[10] for line in capsys.readouterr().out.splitlines()] == [" ", " "]
+    screen.show_changes(changes[1:])
+    assert capsys.readouterr().out[8] == "."
+    monkeypatch.undo()
+    time.tzset()

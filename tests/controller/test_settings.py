@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -6,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sliceform.controller.on_host.environment import set_environment
 from sliceform.controller.settings import Settings
 
 
@@ -82,3 +84,43 @@ def test_every_setting_has_an_effect() -> None:
     )
     unread = {name for name in Settings.model_fields if not re.search(rf"\.{name}\b", code)}
     assert unread == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("SLICEFORM_SILENSE_S", "SLICEFORM_SILENCE_S"),
+        ("SLICEFORM_SILENCE", "SLICEFORM_SILENCE_S"),
+        ("sliceform_drain_grace", "SLICEFORM_DRAIN_GRACE_S"),
+        ("SLICEFORM_QUARANTINE", "SLICEFORM_QUARANTINE_S"),
+    ],
+)
+def test_a_variable_that_is_nearly_a_setting_is_refused_by_name(monkeypatch, name, meant):
+    monkeypatch.setenv(name, "60")
+    with pytest.raises(ValidationError, match=f"no setting is read from {name.upper()}; did you mean {meant}"):
+        Settings()
+
+
+def test_other_variables_that_begin_so_are_left_alone(monkeypatch):
+    """A fleet may be made in the process of a run, which has ours; tests and users have their own."""
+    call = {
+        "env": {},
+        "number": 1,
+        "run_id": "run-1",
+        "slice_id": "slice-1",
+        "place": "a",
+        "devices": 4,
+        "megascale_address": "10.0.0.1:80",
+        "coordinator_address": "10.0.0.1:90",
+        **dict.fromkeys(("rank", "world_size", "slice_rank", "host_rank", "hosts_per_slice"), 1),
+        "num_slices": 2,
+    }
+    before = set(os.environ)
+    monkeypatch.setattr(os, "environ", {})
+    set_environment(call)
+    ours = [name for name in os.environ if name.startswith("SLICEFORM_") and name not in before]
+    monkeypatch.undo()
+    assert len(ours) > 10
+    for name in (*ours, "SLICEFORM_REQUIRE_BROWSER", "SLICEFORM_VIRTUAL_HOST", "SLICEFORM_HOME"):
+        monkeypatch.setenv(name, "1")
+    assert Settings().silence_s == 10.0

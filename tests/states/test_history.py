@@ -270,3 +270,12 @@ def test_readers_see_whole_states_while_the_writer_trims():
     for reader in readers:
         reader.join()
     assert not wrong
+
+
+def test_a_story_of_several_days_tells_the_date_in_every_line():
+    before, after = (Change(seq, 1, 86_400.0 + seq - 1.5, "run", "r", None, None, None, "backoff") for seq in (1, 2))
+    assert format_story([before]).startswith("23:59:59.500  r")
+    assert [line[:23] for line in format_story([before, after]).splitlines()] == [
+        "1970-01-01 23:59:59.500",
+        "1970-01-02 00:00:00.500",
+    ]
