@@ -8,7 +8,6 @@ import sys
 from collections.abc import Sequence
 
 import click
-from click.shell_completion import shell_complete
 
 from sliceform.controller.cli.app import app
 from sliceform.controller.errors import ConfigurationError, JournalError
@@ -27,6 +26,8 @@ _NOT_WRITTEN = frozenset({errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
 def main(argv: Sequence[str] | None = None) -> int:
     """Do what the arguments say, by default those of the process; return the exit code."""
     if (instruction := os.environ.get(_COMPLETE)) is not None:
+        from click.shell_completion import shell_complete
+
         return shell_complete(app, {}, "sliceform", _COMPLETE, instruction)
     try:
         with app.make_context("sliceform", list(sys.argv[1:] if argv is None else argv)) as context:
