@@ -96,7 +96,10 @@ class Attempt:
     asked: bool = False
     #: Slices of whose departure its work was told.
     told: frozenset[str] = frozenset()
-    #: Slices on which no process of this attempt is left, or that are gone.
+    #: How hosts came to be clear of it, by rank; and at which loop time those that are not will count as clear.
+    clear: dict[int, str] = field(default_factory=dict)
+    fences: dict[int, float] = field(default_factory=dict)
+    #: Slices all of whose hosts are clear of it.
     cleared: set[str] = field(default_factory=set)
     #: When its processes are to be stopped by force, loop time; None = it is going well.
     stop_at: float | None = None
@@ -129,6 +132,10 @@ class Attempt:
     def hosts(self) -> int:
         """How many hosts take part."""
         return len(self.spec.members) * self.spec.hosts_per_slice
+
+    def rank_of(self, life: str, host_rank: int) -> int:
+        """Return the rank of a host of one of its slices."""
+        return self.rank((self.spec.members.index(life), host_rank))
 
     def record(self, life: str, rank: int, outcome: Outcome) -> None:
         """Take in how one host ended; a later answer changes nothing."""

@@ -314,7 +314,8 @@ def _work_until(fleet: Fleet, life: Life) -> float:
 def _release(fleet: Fleet, life: Life, until: float) -> Release:
     life.release_by = until
     grace_s = max(0.0, until - fleet.picture.now)
-    return Release(life.record.id, grace_s, life.record.lost or life.noted_loss)
+    lost = life.record.lost or life.noted_loss
+    return Release(life.record.id, grace_s, lost, life.record.run_id)
 
 
 def _reserve(fleet: Fleet, life: Life) -> Reserve:

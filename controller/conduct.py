@@ -6,8 +6,9 @@ import random
 
 from sliceform.controller.allot import larger
 from sliceform.controller.attempts import Attempt, Ended, RunRecord, Verdict, exempted, within_budget
+from sliceform.controller.fence import Clear
 from sliceform.controller.fleet import Fleet
-from sliceform.controller.observed import ProcessEnded
+from sliceform.controller.observed import HostDied, ProcessEnded, ProcessGone
 from sliceform.controller.oversee import Oversight, dead_suspects, next_look, oversee, verdict_s
 from sliceform.controller.requests import AttemptSpec, Notify, Stop
 from sliceform.controller.step import GrowRun, StartAttempt
@@ -95,6 +96,29 @@ class Conductor:
         if attempt is not None and event.life in attempt.spec.members:
             attempt.record(event.life, event.rank, event.outcome)
 
+    def gone(self, event: ProcessGone) -> None:
+        """Take in that nothing of an attempt is left on a host, also when the slice itself is long gone."""
+        attempt = self._fleet.attempts.get(event.attempt)
+        if attempt is not None and event.life in attempt.spec.members:
+            attempt.clear.setdefault(attempt.rank_of(event.life, event.rank), Clear.SEEN_GONE)
+
+    def died(self, event: HostDied) -> None:
+        """Take in that a host died as a whole: whatever attempt was on it, nothing of it is left there."""
+        for run in self._fleet.picture.runs:
+            attempt = run.active
+            if attempt is not None and event.life in attempt.spec.members:
+                rank = attempt.rank_of(event.life, event.rank)
+                if rank not in attempt.clear:
+                    self._clear(run, attempt, rank, Clear.HOST_DIED)
+
+    def _clear(self, run: RunRecord, attempt: Attempt, rank: int, how: Clear) -> None:
+        """Note how a host that does not say so itself came to be clear of an attempt."""
+        attempt.clear[rank] = how
+        slice_rank, host_rank = divmod(rank, attempt.spec.hosts_per_slice)
+        reason = Reason.HOST_DIED if how is Clear.HOST_DIED else Reason.FENCED_BY_TIME
+        detail = f"attempt {attempt.spec.number}: {attempt.spec.members[slice_rank]}/{host_rank} {how}"
+        self._fleet.note_run(run, reason, detail, "running")
+
     def oversee(self) -> tuple[float, bool]:
         """See how every attempt goes on.
 
@@ -138,6 +162,9 @@ class Conductor:
             attempt.told = frozenset(seen.departures)
             self._tell(attempt)
         attempt.departures.update(seen.departures)
+        attempt.fences = dict(seen.fences)
+        for rank, how in seen.fenced.items():
+            self._clear(run, attempt, rank, how)
         attempt.cleared.update(seen.cleared)
         attempt.stop_at = seen.stop_at
         attempt.doubted_at = seen.doubted_at

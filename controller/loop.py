@@ -24,7 +24,16 @@ from sliceform.controller.inbox import Inbox
 from sliceform.controller.inquiry import Inquiry
 from sliceform.controller.kinds import turns_over
 from sliceform.controller.life import Life
-from sliceform.controller.observed import EffectFailed, Event, Explained, NodesSeen, ObservationFailed, ProcessEnded
+from sliceform.controller.observed import (
+    EffectFailed,
+    Event,
+    Explained,
+    HostDied,
+    NodesSeen,
+    ObservationFailed,
+    ProcessEnded,
+    ProcessGone,
+)
 from sliceform.controller.place_status import FleetPlaces, places_now
 from sliceform.controller.plan import pauses_growth, plan
 from sliceform.controller.requests import Launch, Notify, Request, Stop
@@ -208,6 +217,10 @@ class Reconciler:
             return
         if isinstance(event, ProcessEnded):
             self.conductor.ended(event)
+        elif isinstance(event, ProcessGone):
+            self.conductor.gone(event)
+        elif isinstance(event, HostDied):
+            self.conductor.died(event)
         life = picture.lives.get(event.life)
         if life is None:
             return

@@ -181,6 +181,17 @@ class ProcessGone(NamedTuple):
     attempt: str
 
 
+class HostDied(NamedTuple):
+    """The machine's kernel has closed all that this host had open to us: nothing of any attempt is left on it.
+
+    Its agent, the attempt's process and the cluster's own daemon there all refuse connections. That a node is dead in
+    the cluster's table proves nothing of the kind.
+    """
+
+    life: str
+    rank: int
+
+
 class Notified(NamedTuple):
     """Every host of the slice that still answers has taken in that this attempt is to stop."""
 
@@ -223,6 +234,7 @@ SliceEvent = (
     | ProcessStarted
     | ProcessEnded
     | ProcessGone
+    | HostDied
     | Notified
     | Released
     | Explained

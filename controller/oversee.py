@@ -6,10 +6,12 @@ Pure: reads the attempt and the lives of its slices and returns what to do; the 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from sliceform.controller.attempts import Attempt, Departure, Left, RunRecord, Verdict, affordable, classify
+from sliceform.controller.fence import Clear, fences, passed
 from sliceform.controller.life import Life
 from sliceform.controller.observed import PROCESS_LOSSES, Node, OutcomeKind
 from sliceform.controller.settings import Settings
@@ -29,6 +31,9 @@ class Oversight(NamedTuple):
     doubted_at: float | None
     #: How it ended; None = it goes on.
     verdict: Verdict | None
+    #: By rank: when hosts that are not known to be clear of it will count as clear, loop time; and those that do now.
+    fences: Mapping[int, float] = MappingProxyType({})
+    fenced: Mapping[int, Clear] = MappingProxyType({})
 
 
 def oversee(
@@ -49,13 +54,19 @@ def oversee(
     doubted_at = attempt.doubted_at
     if doubted_at is None and _suspects(attempt, departures):
         doubted_at = now
-    cleared = frozenset(
-        member for member in attempt.spec.members if _cleared(lives.get(member), attempt, member in departures)
-    )
+    left = fences(attempt, lives, departures, now=now, settings=settings)
+    fenced = passed(left, now)
+    clear = attempt.clear.keys() | fenced.keys()
+    cleared = frozenset(member for member in attempt.spec.members if _cleared(member, attempt, clear, departures))
     stop_at = attempt.stop_at
     if run.cancel_by is not None or departures or (attempt.troubled and not attempt.superseded):
         # Time that was given may only get shorter: by a cancel, or by a loss after a notice.
-        present = {member: life for member, life in lives.items() if member in departures and member not in cleared}
+        # At the first look, also what has saved and is clear already says how long the others have.
+        present = {
+            member: life
+            for member, life in lives.items()
+            if member in departures and (member not in cleared or stop_at is None)
+        }
         fresh = now + _grace(run, departures, present, settings, now=now, epoch=epoch, known=stop_at is not None)
         stop_at = fresh if stop_at is None else min(stop_at, fresh)
     verdict = None
@@ -71,7 +82,7 @@ def oversee(
     ):
         attempt_now = dataclasses.replace(attempt, departures=departures)
         verdict = classify(attempt_now, cancelled=run.cancel_by is not None)
-    return Oversight(departures, cleared, stop_at, doubted_at, verdict)
+    return Oversight(departures, cleared, stop_at, doubted_at, verdict, left, fenced)
 
 
 def verdict_s(settings: Settings) -> float:
@@ -124,13 +135,12 @@ def _taken_away(life: Life) -> bool:
     )
 
 
-def _cleared(life: Life | None, attempt: Attempt, departed: bool) -> bool:  # noqa: FBT001 - private, named at its call
+def _cleared(member: str, attempt: Attempt, clear: Collection[int], departed: Collection[str]) -> bool:
     """Whether nothing of the attempt runs on this slice and, if the slice is still part of it, all is known."""
-    if life is None:
-        return True
+    slice_rank = attempt.spec.members.index(member)
     return all(
-        host.gone == attempt.spec.key and (departed or (attempt.spec.key, rank) in life.view.outcomes)
-        for rank, host in enumerate(life.view.hosts)
+        attempt.rank_of(member, rank) in clear and (member in departed or (slice_rank, rank) in attempt.outcomes)
+        for rank in range(attempt.spec.hosts_per_slice)
     )
 
 
@@ -173,4 +183,5 @@ def _time_left(life: Life, settings: Settings, *, now: float, epoch: float) -> f
 
 def next_look(attempt: Attempt) -> float:
     """Return the loop time at which time alone changes how the attempt goes on."""
-    return FOREVER if attempt.stopped or attempt.stop_at is None else attempt.stop_at
+    stop_at = FOREVER if attempt.stopped or attempt.stop_at is None else attempt.stop_at
+    return min([stop_at, *(at for rank, at in attempt.fences.items() if rank not in attempt.clear)])

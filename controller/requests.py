@@ -108,6 +108,8 @@ class Release:
     grace_s: float
     #: The slice was lost: both groups go at once, so that its claims do not stand in the way of its replacement.
     lost: bool = False
+    #: The attempt that may still run on it: it is to be told of each host when that is clear of it.
+    attempt_key: str | None = None
 
 
 Request = Reserve | Assemble | Launch | Notify | Stop | Release

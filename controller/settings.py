@@ -19,6 +19,8 @@ _Count = Annotated[int, Field(ge=1)]
 
 #: Beats that may be missed before a host counts as silent, whatever `silence_s` says.
 _BEATS_MISSED = 3
+#: The least that a fence lasts, in beats.
+_BEATS_FENCED = 4
 
 
 _PREFIX = "SLICEFORM_"
@@ -101,6 +103,9 @@ class Settings(BaseSettings):
     loss_grace_s: _NotNegative = 0.0
     """How long work may go on on the other slices of an attempt after one of them is lost."""
 
+    fence_s: _Positive = 20.0
+    """A host of an ended attempt that neither answers nor proves dead keeps the next attempt waiting for so long."""
+
     verdict_s: _NotNegative = 30.0
     """How long to wait for evidence on why an attempt ended before it is charged to a budget."""
 
@@ -132,6 +137,11 @@ class Settings(BaseSettings):
     def effective_silence_s(self) -> float:
         """The silence after which a host counts as lost: never less than three beats."""
         return max(self.silence_s, _BEATS_MISSED * self.beat_s)
+
+    @property
+    def effective_fence_s(self) -> float:
+        """How long such a host keeps the next attempt waiting: its agent has half of it, never less than two beats."""
+        return max(self.fence_s, _BEATS_FENCED * self.beat_s)
 
     @model_validator(mode="before")
     @classmethod

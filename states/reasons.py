@@ -38,6 +38,11 @@ class Reason(StrEnum):
     )
     PROCESS_STARTED = "process_started", "The function's process is alive on the host."
     PROCESS_GONE = "process_gone", "The function's process is no longer on the host."
+    HOST_DIED = "host_died", "A host of an ended attempt died as a whole; nothing of the attempt is left on it."
+    FENCED_BY_TIME = (
+        "fenced_by_time",
+        "A host of an ended attempt was not heard for so long that its agent has ended what ran there.",
+    )
     WORK_ENDED = "work_ended", "The first process of the work ended while the slice was preempted or draining."
 
     # Loss.

@@ -14,6 +14,7 @@ import os
 import socket
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -39,11 +40,15 @@ class Agent:
         rank: int,
         incarnation: str,
         *,
+        fence_s: float = 20.0,
         watch: dict[str, Any] | None = None,
         clean: dict[str, Any] | None = None,
         term: Any = None,
     ) -> None:
-        """Take whose host this is, keyword arguments for `notices.Watch` and `devices.clean`, and what sees SIGTERM."""
+        """Take whose host this is, how long it may go unheard, and what sees SIGTERM.
+
+        `watch` and `clean` are keyword arguments for `notices.Watch` and `devices.clean`.
+        """
         self._host = f"{life}/{rank}"
         self._incarnation = incarnation
         self._parent = os.getppid()
@@ -51,6 +56,8 @@ class Agent:
         self._watch = watch or {"metadata": False}
         self._clean = clean or {}
         self._term = term
+        self._fence_s = fence_s
+        self._guard: Any = None
         self._standing: Any = None
         #: Open for the life of this process; see `channel`.
         self._registered: int | None = None
@@ -75,10 +82,14 @@ class Agent:
 
     async def beat(self, interval_s: float) -> bool:
         """Answer after `interval_s` seconds whether this node's raylet is well: there, and not stopped."""
+        if self._guard is not None:
+            self._guard.heard()
         await asyncio.sleep(interval_s)
-        if os.getppid() != self._parent:
-            return False
-        return self._raylet is None or processes.healthy(self._raylet)
+        return not self._raylet_gone() and (self._raylet is None or processes.healthy(self._raylet))
+
+    def _raylet_gone(self) -> bool:
+        """Whether this node's raylet has ended, which ends its agents and workers soon, too."""
+        return os.getppid() != self._parent
 
     async def notices(self, known: dict[str, float | None]) -> dict[str, float | None]:
         """Return the notices that stand, by source, as soon as they are not those known, or after two minutes.
@@ -103,7 +114,8 @@ class Agent:
         What keeps its accelerators from the attempt is dealt with as the settings say; see `devices`.
 
         Returns:
-            `address` of this host, and `ports`: two that are free at this moment if asked for, else none.
+            `address` of this host, and `ports`: two that are free at this moment if asked for, else none; `door` and
+            `alive`: see `guard.Guard.ports`.
 
         Raises:
             TimeoutError: processes of an earlier attempt of this life cannot be ended.
@@ -114,12 +126,26 @@ class Agent:
         own = channel.Channel(self._incarnation, self._host, attempt).folder
         if self._registered is None:
             self._registered = channel.lock(own.parent / "agent")
+        if self._guard is None:
+            self._guard = self._begin_to_guard(own.parent)
         for folder in cleanup.folders(own.parent):
             if folder != own:
                 await cleanup.finish(channel.Channel.at(folder))
         await cleanup.sweep(own.parent)
         await devices.clean(**self._clean)
-        return {"address": ray.util.get_node_ip_address(), "ports": _free_ports(2) if want_ports else []}
+        ports = _free_ports(2) if want_ports else []
+        return {"address": ray.util.get_node_ip_address(), "ports": ports, **self._guard.ports}
+
+    def _begin_to_guard(self, folder: Path) -> Any:
+        from sliceform.controller.on_host.guard import Guard
+
+        gcs = None
+        if ray.is_initialized():
+            host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+            gcs = (host, int(port))
+        guard = Guard(folder, self._fence_s, self._raylet_gone, gcs)
+        guard.start()
+        return guard
 
     async def wait_started(self, attempt: str) -> int:
         """Return the process id once the attempt's process has registered; waits as long as that takes.

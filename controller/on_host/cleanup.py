@@ -50,6 +50,9 @@ async def kill(channel: Channel, *, own: bool = True) -> int:
     """
     stopped: set[tuple[int, int]] = set()
     end = time.monotonic() + _KILLED_S
+    leader = channel.leader() if own or channel.held() else None
+    if leader is not None and leader.born is not None and leader.pid != os.getpid():
+        processes.send(leader.pid, leader.born, signal.SIGSTOP)  # at once: to find the others takes a while
     while channel.held() | bool(found := left(channel, own=own)):
         if time.monotonic() > end:
             rows = ", ".join(f"{pid} (state {row.state})" for pid, row in sorted(found.items()))
@@ -84,6 +87,20 @@ async def finish(channel: Channel) -> None:
     if killed := await kill(channel):
         log.warning("ended %d processes that %s had left", killed, channel.mark)
     channel.forget()
+
+
+async def clear(mark: str) -> None:
+    """End an attempt whose agent may be gone, for good; `mark` is that of its channel.
+
+    Raises:
+        TimeoutError: as for `kill`.
+
+    """
+    incarnation, host, attempt = mark.split("/")
+    channel = Channel(incarnation, host, attempt)
+    channel.bury()
+    if killed := await kill(channel):
+        log.warning("ended %d processes that %s had left", killed, mark)
 
 
 def left(channel: Channel, *, own: bool = True) -> dict[int, processes.Stat]:

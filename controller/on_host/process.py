@@ -12,16 +12,18 @@ import threading
 from typing import Any
 
 from sliceform.controller.on_host import context as contexts
+from sliceform.controller.on_host.alive import alive_at
 from sliceform.controller.on_host.channel import Channel
 from sliceform.controller.on_host.environment import set_environment
 from sliceform.controller.on_host.outcome import Envelope, failure, returned, stopped
 from sliceform.controller.on_host.parcel import unwrap, wrap
-from sliceform.controller.on_host.processes import MARK
+from sliceform.controller.on_host.processes import MARK, ancestor, has_proc
 
 log = logging.getLogger("sliceform.on_host")
 
-#: Open for the life of this process; see `Channel.enter`.
+#: Open for the life of this process; see `Channel.enter` and `alive.alive_at`.
 _registered: int | None = None
+_visible: Any = None
 
 
 def run(call: dict[str, Any], work: bytes, held: tuple[Any, ...] = ()) -> tuple[Envelope, Any]:
@@ -44,7 +46,7 @@ def run(call: dict[str, Any], work: bytes, held: tuple[Any, ...] = ()) -> tuple[
     _leave_session()
     channel = Channel(call["incarnation"], f"{call['slice_id']}/{call['host_rank']}", call["attempt"])
     _registered = channel.enter()
-    if _registered is None:
+    if _registered is None or not _stay_visible(call.get("alive")):
         return stopped(), b""
     context = _context(call, channel)
     try:
@@ -73,6 +75,19 @@ def run(call: dict[str, Any], work: bytes, held: tuple[Any, ...] = ()) -> tuple[
         return failure("raised", error, f"the returned {type(value).__name__} cannot be pickled"), b""
     _shut_jax_down(call["jax_shutdown_s"])
     return returned(), packed if packed.held else packed.data
+
+
+def _stay_visible(port: int | None) -> bool:
+    """Listen where the driver looks whether this process is alive; return whether it may run anything.
+
+    A driver that finds nobody there, and no raylet, takes this host for dead. So whoever comes late looks for its
+    raylet after it listens. None = nobody looks.
+    """
+    global _visible  # noqa: PLW0603 - one run per process
+    if port is None:
+        return True
+    _visible = alive_at(port)
+    return ancestor(b"raylet") is not None or not has_proc()
 
 
 def _call(function: Any, args: Any, kwargs: Any) -> Any:

@@ -50,9 +50,14 @@ def stat(pid: int) -> Stat | None:
     return Stat(fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
 
 
+def has_proc() -> bool:
+    """Whether this system says what runs on it."""
+    return _PROC.is_dir()
+
+
 def healthy(pid: int) -> bool:
     """Whether a process exists and is neither stopped nor dead; True where that cannot be known."""
-    if not _PROC.is_dir():
+    if not has_proc():
         return True
     found = stat(pid)
     return found is not None and found.state not in _DEAD | _STOPPED

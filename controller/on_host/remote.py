@@ -49,6 +49,16 @@ class AgentActor:
         return await self._agent.stop(attempt, grace_s)
 
 
+def clear_host(sources: dict[str, str], mark: str) -> None:
+    """End what is left of an attempt on this host, whose agent is gone; see `cleanup.clear`."""
+    bootstrap.install(sources)
+    import asyncio
+
+    from sliceform.controller.on_host.cleanup import clear
+
+    asyncio.run(clear(mark))
+
+
 def run_host(
     sources: dict[str, str], call: dict[str, Any], work: bytes, held: tuple[Any, ...]
 ) -> tuple[dict[str, Any], Any]:

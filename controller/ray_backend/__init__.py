@@ -20,10 +20,11 @@ from sliceform.controller.backend import Finding, FleetIdentity, Sink
 from sliceform.controller.errors import BackendError, ClusterError
 from sliceform.controller.observed import EffectFailed, Explained
 from sliceform.controller.ray_backend import groups
-from sliceform.controller.ray_backend.agents import Agents
+from sliceform.controller.ray_backend.agents import Agents, kill
 from sliceform.controller.ray_backend.connect import connect
 from sliceform.controller.ray_backend.explain import explain, look
 from sliceform.controller.ray_backend.failures import words
+from sliceform.controller.ray_backend.fence import Fences
 from sliceform.controller.ray_backend.holding import Holding, Stage
 from sliceform.controller.ray_backend.io_thread import IoThread
 from sliceform.controller.ray_backend.metrics import RayMeter
@@ -31,7 +32,7 @@ from sliceform.controller.ray_backend.name_lock import NameLock
 from sliceform.controller.ray_backend.nodes import NodeReader
 from sliceform.controller.ray_backend.notices import pack_source
 from sliceform.controller.ray_backend.pack import pack
-from sliceform.controller.ray_backend.release import Releases, kill_agents
+from sliceform.controller.ray_backend.release import Releases
 from sliceform.controller.ray_backend.reservations import Reservations
 from sliceform.controller.ray_backend.session import Session
 from sliceform.controller.ray_backend.shipped import ship
@@ -157,12 +158,14 @@ class _Parts:
         shipped = ship()
         self._reservations = Reservations(self.session, self._nodes)
         self._agents = Agents(self.session, self._nodes, self._reservations, shipped, source)
-        self._attempts = Attempts(self.session, self._holdings, self._agents, shipped)
+        self._fences = Fences(shipped.clear_host, fleet.settings.effective_fence_s)
+        self._attempts = Attempts(self.session, self._holdings, self._agents, self._fences, shipped)
         self._releases = Releases(self.session, self._attempts)
 
     def start(self) -> None:
         self.session.io.start()
         self._agents.start()
+        self._fences.start()
         self._nodes.start()
 
     def submit(self, request: Request) -> None:
@@ -227,7 +230,12 @@ class _Parts:
         self.session.io.put(partial(self._remove_all, removed.set))
         if not removed.wait(max(0.0, end - time.monotonic())):
             log.warning("not_all_removed", fleet=self.session.fleet.label, left=self._left())
-        stops: tuple[Callable[[float], bool], ...] = (self._agents.stop, self._nodes.stop, self.session.io.stop)
+        stops: tuple[Callable[[float], bool], ...] = (
+            self._agents.stop,
+            self._fences.stop,
+            self._nodes.stop,
+            self.session.io.stop,
+        )
         for stop in stops:
             if not stop(max(0.1, end - time.monotonic())):
                 log.warning("thread_not_ended", fleet=self.session.fleet.label)
@@ -252,7 +260,8 @@ class _Parts:
     def _remove(self, holding: Holding) -> None:
         holding.stage = Stage.RELEASING
         try:
-            kill_agents(holding)
+            for agent in holding.agents:
+                kill(agent)
             for group in holding.groups:
                 groups.remove(group)
         except Exception as error:  # noqa: BLE001 - the others are still to be removed

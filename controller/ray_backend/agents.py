@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import ray
 import structlog
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -110,10 +111,13 @@ class Agents:
         # The node's death says more than the agent's: the sooner it is known, the better.
         self._nodes.soon()
 
+    def raylet(self, agent: Agent) -> tuple[str, int] | None:
+        """Return where the raylet of an agent's node listens or listened; None if that was never known."""
+        return self._nodes.raylet(self._node_of(agent))
+
     def doubt(self, agent: Agent, then: Any) -> None:
         """Find out whether an agent's raylet is gone beyond doubt; `then(verdict)` runs on the I/O thread."""
-        raylet = self._nodes.raylet(self._node_of(agent))
-        self._suspicion.ask(raylet, lambda verdict: self._session.io.put(partial(then, verdict)))
+        self._suspicion.ask(self.raylet(agent), lambda verdict: self._session.io.put(partial(then, verdict)))
 
     def _start(self, holding: Holding, rank: int) -> Agent:
         strategy = PlacementGroupSchedulingStrategy(
@@ -204,11 +208,21 @@ class Agents:
         return holding.assembled.nodes[agent.rank]
 
 
+def kill(agent: Agent) -> None:
+    """End an agent by force."""
+    agent.closed = True
+    try:
+        ray.kill(agent.actor)
+    except (ray.exceptions.RayError, ValueError) as error:
+        log.warning("agent_not_killed", slice=agent.life, rank=agent.rank, cause=repr(error))
+
+
 def _config(fleet: FleetIdentity, source: bytes | None) -> dict[str, Any]:
     """Return what the agents of all hosts are given."""
     settings = fleet.settings
     return {
         "incarnation": fleet.incarnation,
+        "fence_s": settings.effective_fence_s,
         "watch": {
             "metadata": settings.metadata_notices,
             "source": source,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -13,6 +13,7 @@ from sliceform.controller.observed import (
     AgentFailed,
     AgentUp,
     Assembled,
+    HostDied,
     HostLost,
     ProcessEnded,
     ProcessGone,
@@ -45,6 +46,8 @@ class Agent:
     end: HostLost | AgentFailed | None = None
     #: We end it, or have ended it: what becomes of calls to it is of no interest.
     closed: bool = False
+    #: Where it can be asked past Ray, once it has prepared its host for an attempt; see `on_host.guard.Guard.ports`.
+    ports: Mapping[str, int] | None = None
     #: Calls in a row that could not reach it.
     unreached: int = 0
     #: Since when it fails to make its host ready for work, or free of it, monotonic seconds; None if it does not.
@@ -70,7 +73,10 @@ class HostTask:
     value: Any = None
     started: ProcessStarted | None = None
     ended: ProcessEnded | None = None
-    gone: ProcessGone | None = None
+    #: What told that nothing of it is left on the host.
+    gone: ProcessGone | HostDied | None = None
+    #: Its host is being asked past Ray.
+    asked: bool = False
 
     @property
     def running(self) -> bool:

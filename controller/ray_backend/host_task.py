@@ -48,6 +48,7 @@ def submit(
         "env": dict(spec.env),
         "jax_shutdown_s": spec.jax_shutdown_s,
         "incarnation": fleet.incarnation,
+        "alive": ports["alive"] if (ports := holding.agents[task.rank].ports) else None,
     }
     envelope, value = run_host.options(**_options(fleet, holding, work, task, packed)).remote(
         call, data, packed.payload.held

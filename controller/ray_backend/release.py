@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import ray
 import structlog
 from ray.util.placement_group import PlacementGroup
 
 from sliceform.controller.observed import EffectFailed, Released
 from sliceform.controller.ray_backend import groups
+from sliceform.controller.ray_backend.agents import kill
 from sliceform.controller.ray_backend.failures import words
 from sliceform.controller.ray_backend.holding import Agent, Holding, Stage
 from sliceform.controller.ray_backend.session import Answer, Session
@@ -30,6 +30,8 @@ _LOOK_S = 0.005
 _LOOK_MAX_S = 0.25
 #: How much longer than their grace processes may take, seconds.
 _WORK_MARGIN_S = 2.0
+#: How long the groups of a life are kept for its hosts to say that they are clear of its work, seconds.
+_CLEAR_S = 1.0
 #: How long an agent may take to end by itself, which lets it tidy up, seconds.
 _AGENT_LEAVES_S = 1.0
 
@@ -56,8 +58,10 @@ class Releases:
         holding.work_until = min(until, holding.work_until)
         if not holding.ending:
             holding.ending = True
-            self._advance(holding, self._steps(holding))
-        elif hurried and not holding.lost:
+            self._advance(holding, self._steps(holding, request.attempt_key))
+            return
+        self._attempts.tell_gone(holding)
+        if hurried and not holding.lost:
             self._wind_down(holding)
 
     def _advance(self, holding: Holding, steps: Steps) -> None:
@@ -80,16 +84,24 @@ class Releases:
         else:
             self._session.io.put(partial(self._advance, holding, steps), delay_s)
 
-    def _steps(self, holding: Holding) -> Steps:
+    def _steps(self, holding: Holding, attempt: str | None) -> Steps:
         if not holding.lost:
             yield from self._end_work(holding)
+        # With the groups Ray ends the agents, who alone see to it that nothing of the work is left.
+        self._attempts.clear(holding, attempt)
+        end = time.monotonic() + _CLEAR_S
+        yield from _until(lambda: not any(holding.working()) or time.monotonic() >= end)
         if not holding.lost:
             yield from self._end_agents(holding)
         if holding.lost:
             # At once and together: what is left of a lost slice must not take the place of its replacement.
             for group in holding.groups:
                 groups.remove(group)
-        kill_agents(holding)
+        busy = {task.rank for _, task in holding.working()}
+        for agent in holding.agents:
+            agent.closed = True
+            if agent.rank not in busy:
+                kill(agent)
         for group in holding.groups:
             groups.remove(group)
             yield from _until(partial(_is_gone, group))
@@ -126,16 +138,6 @@ class Releases:
         holding.ending = False
         holding.head = holding.hosts = None
         self._session.post(Released(holding.life))
-
-
-def kill_agents(holding: Holding) -> None:
-    """End all agents of a life by force."""
-    for agent in holding.agents:
-        agent.closed = True
-        try:
-            ray.kill(agent.actor)
-        except (ray.exceptions.RayError, ValueError) as error:
-            log.warning("agent_not_killed", slice=agent.life, rank=agent.rank, cause=repr(error))
 
 
 def _works(holding: Holding) -> bool:

@@ -21,6 +21,7 @@ class Shipped(NamedTuple):
 
     agent: Any
     run_host: Any
+    clear_host: Any
 
 
 def ship() -> Shipped:
@@ -38,6 +39,9 @@ def ship() -> Shipped:
     def run_host(call: dict[str, Any], work: bytes, held: tuple[Any, ...]) -> tuple[dict[str, Any], Any]:
         return remote.run_host(sources, call, work, held)
 
+    def clear_host(mark: str) -> None:
+        remote.clear_host(sources, mark)
+
     agent = ray.remote(
         num_cpus=0,
         max_restarts=0,
@@ -46,4 +50,8 @@ def ship() -> Shipped:
         # A beat of every host every few seconds is nothing to keep events of.
         enable_task_events=False,
     )(AgentActor)
-    return Shipped(agent, ray.remote(max_calls=1, max_retries=0, num_returns=2)(run_host))
+    return Shipped(
+        agent,
+        ray.remote(max_calls=1, max_retries=0, num_returns=2)(run_host),
+        ray.remote(num_cpus=0, max_calls=1, max_retries=0)(clear_host),
+    )

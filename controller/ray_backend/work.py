@@ -14,6 +14,7 @@ import structlog
 
 from sliceform.controller.observed import (
     EffectFailed,
+    HostDied,
     Notified,
     Outcome,
     OutcomeKind,
@@ -22,8 +23,9 @@ from sliceform.controller.observed import (
     ProcessStarted,
 )
 from sliceform.controller.ray_backend import outcomes
-from sliceform.controller.ray_backend.agents import Agents
+from sliceform.controller.ray_backend.agents import Agents, kill
 from sliceform.controller.ray_backend.failures import blame, words
+from sliceform.controller.ray_backend.fence import Fences, Host, Verdict
 from sliceform.controller.ray_backend.holding import Agent, Holding, HostTask, Stage, Work
 from sliceform.controller.ray_backend.host_task import submit
 from sliceform.controller.ray_backend.meeting import Meeting
@@ -44,11 +46,19 @@ _STOP_MARGIN_S = 5.0
 class Attempts:
     """Carries out `Launch`, `Notify` and `Stop`."""
 
-    def __init__(self, session: Session, holdings: Mapping[str, Holding], agents: Agents, shipped: Shipped) -> None:
+    def __init__(
+        self,
+        session: Session,
+        holdings: Mapping[str, Holding],
+        agents: Agents,
+        fences: Fences,
+        shipped: Shipped,
+    ) -> None:
         """Take what it works with; `holdings` are all lives, by id."""
         self._session = session
         self._holdings = holdings
         self._agents = agents
+        self._fences = fences
         self._shipped = shipped
         self._meetings: dict[str, Meeting] = {}
 
@@ -132,7 +142,10 @@ class Attempts:
         error = answer.exception()
         if error is None:
             task.prepared = True
-            holding.agents[task.rank].failing_since = None
+            agent = holding.agents[task.rank]
+            agent.failing_since = None
+            answered = answer.result()
+            agent.ports = {name: answered[name] for name in ("door", "alive")}
             self._submit(holding, work, task)
         elif holding.held and task.ended is None:
             log.warning("host_not_prepared", slice=holding.life, rank=task.rank, attempt=work.key, cause=repr(error))
@@ -242,10 +255,60 @@ class Attempts:
         holding.agents[task.rank].failing_since = None
         if task.running:
             self._cancel(work, task)  # its process is gone or never came; now its reference must end, too
+        self._gone(work, task, ProcessGone(holding.life, task.rank, work.key))
+
+    def _gone(self, work: Work, task: HostTask, told: ProcessGone | HostDied) -> None:
         if task.gone is None:
-            task.gone = ProcessGone(holding.life, task.rank, work.key)
-            self._session.post(task.gone)
+            task.gone = told
+            self._session.post(told)
             work.let_go()
+
+    def clear(self, holding: Holding, attempt: str | None) -> None:
+        """Find out of every host of a life that is given back when nothing of its work is left there.
+
+        `attempt` may never have come this far.
+        """
+        if attempt is not None and attempt not in holding.attempts:
+            for agent in holding.agents:
+                self._session.post(ProcessGone(holding.life, agent.rank, attempt))
+        for work in holding.attempts.values():
+            work.stopping = True
+            for task in work.tasks:
+                if task.gone is None and task.envelope is None:
+                    self._gone(work, task, ProcessGone(holding.life, task.rank, work.key))
+                elif task.gone is None and not task.asked:
+                    task.asked = True
+                    self._ask_past_ray(holding, work, task)
+
+    def tell_gone(self, holding: Holding) -> None:
+        """Say once more which hosts are clear of what work."""
+        for work in holding.attempts.values():
+            for task in work.tasks:
+                if task.gone is not None:
+                    self._session.post(task.gone)
+
+    def _ask_past_ray(self, holding: Holding, work: Work, task: HostTask) -> None:
+        agent = holding.agents[task.rank]
+        assert agent.up is not None
+        assert agent.ports is not None
+        host = Host(
+            agent.up.node_id,
+            agent.up.address,
+            agent.ports["door"],
+            agent.ports["alive"],
+            self._agents.raylet(agent),
+            "/".join((self._session.fleet.incarnation, f"{holding.life}-{task.rank}", work.key.replace("/", "-"))),
+        )
+        self._fences.ask(host, lambda verdict: self._session.io.put(partial(self._found, holding, work, task, verdict)))
+
+    def _found(self, holding: Holding, work: Work, task: HostTask, verdict: Verdict) -> None:
+        if verdict is Verdict.CLEAR:
+            self._gone(work, task, ProcessGone(holding.life, task.rank, work.key))
+        elif verdict is Verdict.DIED:
+            self._gone(work, task, HostDied(holding.life, task.rank))
+        agent = holding.agents[task.rank]
+        if agent.closed:
+            kill(agent)  # it was left alive so that it could answer
 
     def _cancel(self, work: Work, task: HostTask) -> None:
         if not task.running:

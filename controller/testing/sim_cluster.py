@@ -26,6 +26,8 @@ class SimNode:
     alive: bool = True
     listed: bool = True
     death: str = ""
+    #: The node table took it for dead while it stood still: nobody knows what became of it.
+    given_up: bool = False
     #: The whole machine stands still; only the cluster's own daemon on it does.
     frozen: bool = False
     daemon_frozen: bool = False

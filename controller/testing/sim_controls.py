@@ -218,6 +218,7 @@ class SimControls:
 
     def _still_frozen(self, node: SimNode, freezes: int) -> None:
         if node.alive and node.daemon_frozen and node.freezes == freezes:
+            node.given_up = True
             self._kill(node, "missed too many health checks")
 
     def _beats_changed(self, node: SimNode) -> None:

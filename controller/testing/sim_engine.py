@@ -80,7 +80,7 @@ class Engine:
             return
         life.draining = True
         wait = 0.0 if request.lost else self.processes.wind_down(life, request.grace_s)
-        self._timeline.after(wait, partial(self._end, life, lost=request.lost))
+        self._timeline.after(wait, partial(self._end, life, request))
 
     def forget(self, life_id: str) -> None:
         """Drop a life that has been released."""
@@ -225,18 +225,18 @@ class Engine:
         agent.loss = HostLost(life.id, rank, reason, detail)
         self._timeline.after(self._timeline.timings.detect_s, partial(self._told.append, agent.loss))
 
-    def _end(self, life: SimLife, *, lost: bool) -> None:
-        """Kill what is left of a life and remove its groups: the head after the hosts, or both at once."""
+    def _end(self, life: SimLife, request: Release) -> None:
+        """End what is left of a life and remove its groups: the head after the hosts, or both at once."""
+        self.processes.clear(life, request.attempt_key)
         if life.ending:
             return
         life.ending = True
         life.beats = Heard((), ())
         for agent in life.agents:
             agent.state = AgentState.DEAD
-        self.processes.kill(life)
         delay = self._timeline.timings.remove_s
         hosts, head = life.hosts, life.head
-        if lost or hosts is None or head is None:
+        if request.lost or hosts is None or head is None:
             self._timeline.after(delay, partial(self._removed, life, life.groups))
         else:
             self._timeline.after(delay, partial(self._hosts_removed, life, hosts, head))

@@ -7,6 +7,7 @@ from functools import partial
 from sliceform.controller.observed import (
     EffectFailed,
     Event,
+    HostDied,
     Notified,
     Outcome,
     OutcomeKind,
@@ -90,6 +91,33 @@ class Processes:
             self._on_node(process.node, delay, partial(self._finish, life, process, _STOPPED))
             wait = max(wait, grace_s if process.node.frozen else delay)
         return wait
+
+    def clear(self, life: SimLife, attempt: str | None) -> None:
+        """End all work of a life that is given back, this attempt or others, and tell of every host that is clear.
+
+        A machine that stands still ends it as the first thing that it does when it goes on.
+        """
+        keys = {key for key, _ in life.processes} | ({attempt} if attempt else set())
+        life.stopped |= keys
+        for rank, agent in enumerate(life.agents):
+            node = agent.node
+            if node.alive:
+                for key in sorted(keys):
+                    action = partial(self._end_for_good, life, rank, key)
+                    if node.frozen:
+                        node.deferred.insert(0, action)
+                    else:
+                        action()
+            elif not node.given_up:
+                died = HostDied(life.id, rank)
+                self._timeline.after(self._timeline.timings.detect_s, partial(self._told.append, died))
+
+    def _end_for_good(self, life: SimLife, rank: int, attempt: str) -> None:
+        process = life.processes.get((attempt, rank))
+        if process is not None and process.ended is None:
+            self._finish(life, process, _STOPPED)
+        gone = ProcessGone(life.id, rank, attempt)
+        self._timeline.after(self._timeline.timings.gone_s, partial(self._told.append, gone))
 
     def kill(self, life: SimLife) -> None:
         """End all processes of a life by force."""

@@ -285,7 +285,7 @@ def test_following_ends_with_the_driver(ask, closed):
     assert "closed at 2023-11-14" in err
     code, out, _ = ask("history", closed, "--follow", "--run", "run-1", "--json")
     assert code == 0
-    assert [json.loads(line)["key"] for line in out.splitlines()] == ["run-1"] * 6
+    assert [json.loads(line)["key"] for line in out.splitlines()] == ["run-1"] * 7
 
 
 def test_a_reader_that_goes_away_is_no_error_of_ours(closed):

@@ -82,6 +82,12 @@ class Harness(ABC):
     def kill_host(self, place: str, worker_id: int) -> None: ...
 
     @abstractmethod
+    def freeze_host(self, place: str, worker_id: int) -> None: ...
+
+    @abstractmethod
+    def thaw_host(self, place: str, worker_id: int) -> None: ...
+
+    @abstractmethod
     def hold(self, place: str, name: str) -> contextlib.AbstractContextManager[None]:
         """Let another placement group of that name hold the chips of a slice."""
 
@@ -205,6 +211,12 @@ class SimHarness(Harness):
     def kill_host(self, place: str, worker_id: int) -> None:
         self.sim.kill_host(place, worker_id)
 
+    def freeze_host(self, place: str, worker_id: int) -> None:
+        self.sim.freeze_host(place, worker_id)
+
+    def thaw_host(self, place: str, worker_id: int) -> None:
+        self.sim.thaw_host(place, worker_id)
+
     @contextlib.contextmanager
     def hold(self, place: str, name: str) -> Iterator[None]:
         self.sim.hold(place, by=name)
@@ -258,6 +270,12 @@ class RayHarness(Harness):
 
     def kill_host(self, place: str, worker_id: int) -> None:
         self.cluster.kill_host(self._host(place, worker_id))
+
+    def freeze_host(self, place: str, worker_id: int) -> None:
+        self.cluster.freeze_host(self._host(place, worker_id))
+
+    def thaw_host(self, place: str, worker_id: int) -> None:
+        self.cluster.thaw_host(self._host(place, worker_id))
 
     @contextlib.contextmanager
     def hold(self, place: str, name: str) -> Iterator[None]:

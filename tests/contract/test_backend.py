@@ -11,6 +11,7 @@ from sliceform.controller.observed import (
     AgentUp,
     Assembled,
     Explained,
+    HostDied,
     HostLost,
     NodesSeen,
     Notified,
@@ -165,6 +166,43 @@ class TestLoss:
         }
         harness.release("a", lost=True)
         assert all(event.rank == 1 for event in harness.told(HostLost, life="a"))
+
+
+class TestFence:
+    """Of every host of a lost slice it is told when nothing of the work is left there, and not before."""
+
+    def start(self, harness: Harness) -> str:
+        others = frozenset(harness.places)
+        place: str = harness.add_slice()
+        harness.bring_up("a", avoid=others)
+        harness.launch("a", fn=harness.busy(600.0))
+        harness.wait_for(ProcessStarted, life="a", count=2)
+        return place
+
+    def test_a_host_that_lives_says_so_and_one_that_died_is_seen_to_have(self, harness: Harness) -> None:
+        place = self.start(harness)
+        harness.kill_host(place, 1)
+        harness.submit(Release("a", 0.0, lost=True, attempt_key="run-1/1"))
+        (died,) = harness.wait_for(HostDied, life="a")
+        (gone,) = harness.wait_for(ProcessGone, life="a")
+        assert (died.rank, gone.rank, gone.attempt) == (1, 0, "run-1/1")
+        harness.wait_for(Released, life="a")
+
+    def test_a_host_that_stands_still_ends_its_work_as_soon_as_it_goes_on(self, harness: Harness) -> None:
+        place = self.start(harness)
+        harness.freeze_host(place, 1)
+        harness.submit(Release("a", 0.0, lost=True, attempt_key="run-1/1"))
+        harness.wait_for(Released, life="a")
+        harness.quiet(1.0, lambda: [e for e in harness.told(ProcessGone, HostDied, life="a") if e.rank == 1])
+        harness.thaw_host(place, 1)
+        harness.until(lambda: [e for e in harness.told(ProcessGone, life="a") if e.rank == 1], patience_s=5.0)
+
+    def test_hosts_that_an_attempt_never_reached_are_clear_of_it(self, harness: Harness) -> None:
+        harness.bring_up("a")
+        harness.submit(Release("a", 0.0, lost=True, attempt_key="run-1/1"))
+        gone = harness.wait_for(ProcessGone, life="a", count=2)
+        assert {(event.rank, event.attempt) for event in gone} == {(0, "run-1/1"), (1, "run-1/1")}
+        harness.wait_for(Released, life="a")
 
 
 class TestWork:

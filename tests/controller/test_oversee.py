@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sliceform.controller.attempts import Attempt, Departure, Ended, Left, RunOptions, RunRecord, Verdict
+from sliceform.controller.fence import Clear
 from sliceform.controller.life import Life
 from sliceform.controller.observed import PROCESS_LOSSES, Loss, Node, Outcome, OutcomeKind
 from sliceform.controller.oversee import Oversight, next_look, oversee
@@ -32,6 +33,7 @@ class World:
         for name in names:
             life = Life.begin(name, 2, generation=0, replaces=None)
             life.record.state, life.record.run_id = SliceState.RUNNING, KEY
+            life.heard = [NOW, NOW]
             self.lives[name] = life
 
     def look(self, now: float = NOW, **settings: Any) -> Oversight:
@@ -40,6 +42,7 @@ class World:
         )
         self.attempt.departures.update(seen.departures)
         self.attempt.doubted_at = seen.doubted_at
+        self.attempt.fences = dict(seen.fences)
         return seen
 
     def leave(self, name: str, state: SliceState, reason: Reason, *, lost: bool = False) -> Life:
@@ -51,10 +54,20 @@ class World:
         self.attempt.leave(name, Left(departure, reason.value, f"{name}/0"))
         return life
 
+    def release(self, name: str) -> None:
+        """Let a slice be gone, and each of its hosts be seen clear of the attempt."""
+        self.clear(name, 0, 1)
+        del self.lives[name]
+
+    def clear(self, name: str, *hosts: int) -> None:
+        for rank in hosts:
+            self.attempt.clear[self.attempt.rank_of(name, rank)] = Clear.SEEN_GONE
+
     def end(self, name: str, outcome: Outcome = RETURNED) -> None:
         life = self.lives[name]
         for rank, host in enumerate(life.view.hosts):
             host.gone = KEY
+            self.clear(name, rank)
             life.view.outcomes[KEY, rank] = outcome
             self.attempt.record(name, rank, outcome)
 
@@ -113,7 +126,7 @@ def test_an_operators_drain_leaves_the_time_that_was_given_and_charges_nothing(w
     life.drain_by = NOW + 12.0
     seen = world.look()
     assert (seen.departures["slice-1"].departure, seen.stop_at) == (Departure.TAKEN, NOW + 12.0)
-    del world.lives["slice-1"]
+    world.release("slice-1")
     world.end("slice-2", Outcome(OutcomeKind.STOPPED))
     ended = world.look().verdict
     assert ended is not None
@@ -126,7 +139,7 @@ def test_a_host_that_saved_and_raised_under_a_notice_leaves_the_others_their_tim
     world.attempt.record("slice-1", 0, Outcome(OutcomeKind.RAISED, "saved"))
     world.attempt.stop_at = world.look().stop_at
     assert world.attempt.stop_at == NOW + 20.0
-    del world.lives["slice-1"]
+    world.release("slice-1")
     assert world.look(NOW + 5.0).stop_at == NOW + 20.0
 
 
@@ -147,6 +160,7 @@ def test_the_time_to_stop_never_gets_longer(world: World) -> None:
     assert world.look().stop_at == 42.0
     assert next_look(world.attempt) == 42.0
     world.attempt.stopped = True
+    world.clear("slice-1", 0, 1)
     assert next_look(world.attempt) == FOREVER
 
 
@@ -189,7 +203,7 @@ class TestDeadAgent:
     def test_is_judged_by_its_node_also_when_the_slice_is_gone(self, world: World) -> None:
         world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
         world.look()
-        del world.lives["slice-1"]
+        world.release("slice-1")
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
         assert world.look().verdict is None
         assert self.ended(world, NOW + 2.0) is Ended.FAILED
@@ -207,7 +221,7 @@ class TestDeadAgent:
         world.run.options = RunOptions(max_preemptions=1, max_failures=1)
         world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
         world.look()
-        del world.lives["slice-1"]
+        world.release("slice-1")
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
         assert self.ended(world, NOW) is Ended.FAILED
 
@@ -237,10 +251,53 @@ def test_waits_until_nothing_of_it_runs_on_any_slice(world: World) -> None:
     world.leave("slice-1", SliceState.PREEMPTED, Reason.NODE_DIED, lost=True)
     world.end("slice-2", Outcome(OutcomeKind.STOPPED))
     assert world.look().verdict is None
-    del world.lives["slice-1"]
+    world.release("slice-1")
     ended = world.look().verdict
     assert ended is not None
     assert ended[0] is Ended.PREEMPTED
+
+
+class TestFence:
+    """A host that neither answers nor proves dead keeps the next attempt waiting for a time, and no longer."""
+
+    @pytest.fixture
+    def lost(self, world: World) -> World:
+        """Slice 1 was lost at `NOW`; its host 0 is clear, its host 1 was heard 4 s before; slice 2 has stopped."""
+        life = world.leave("slice-1", SliceState.DRAINING, Reason.LOST, lost=True)
+        life.heard[1] = NOW - 4.0
+        world.clear("slice-1", 0)
+        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+        return world
+
+    @pytest.mark.parametrize("released", [False, True])
+    def test_counts_from_when_the_host_was_heard_last_also_when_the_slice_is_gone(
+        self, lost: World, *, released: bool
+    ) -> None:
+        assert lost.look(fence_s=20.0).fences == {1: NOW + 16.0}
+        assert next_look(lost.attempt) == NOW + 16.0
+        if released:
+            del lost.lives["slice-1"]
+        assert lost.look(NOW + 15.9, fence_s=20.0).verdict is None
+        seen = lost.look(NOW + 16.0, fence_s=20.0)
+        assert seen.fenced == {1: Clear.BY_TIME}
+        assert seen.verdict is not None
+        assert seen.verdict[0] is Ended.PREEMPTED
+
+    def test_is_not_waited_for_once_the_host_is_clear(self, lost: World) -> None:
+        assert lost.look().verdict is None
+        lost.attempt.clear[1] = Clear.HOST_DIED
+        assert lost.look().verdict is not None
+
+    def test_does_not_begin_while_work_has_time_to_save(self, world: World) -> None:
+        life = world.leave("slice-1", SliceState.DRAINING, Reason.OPERATOR)
+        life.drain_by = NOW + 60.0
+        world.attempt.stop_at = NOW + 60.0
+        assert world.look(NOW + 59.0).fences == {}
+        assert world.look(NOW + 61.0, fence_s=20.0).fences == {0: NOW + 80.0, 1: NOW + 80.0}
+
+    def test_of_a_slice_that_is_part_of_the_attempt_is_none(self, world: World) -> None:
+        world.attempt.stop_at = NOW - 100.0
+        assert world.look().fences == {}
 
 
 def test_a_cancelled_run_is_stopped_at_once_with_the_grace_in_the_request(world: World) -> None:
@@ -251,3 +308,10 @@ def test_a_cancelled_run_is_stopped_at_once_with_the_grace_in_the_request(world:
     ended = world.look().verdict
     assert ended is not None
     assert ended[0] is Ended.CANCELLED
+
+
+def test_a_drained_slice_that_has_saved_at_once_leaves_the_others_the_time_that_was_given(world: World) -> None:
+    life = world.leave("slice-1", SliceState.DRAINING, Reason.OPERATOR)
+    life.drain_by = NOW + 12.0
+    world.end("slice-1", Outcome(OutcomeKind.RAISED, "saved"))
+    assert world.look().stop_at == NOW + 12.0

@@ -59,12 +59,12 @@ class World:
         fleet = SimpleNamespace(label="f", incarnation="i", settings=Settings(**settings))
         session = SimpleNamespace(fleet=fleet, post=self.posted.append, io=self, when_done=self.when_done)
         run_host = SimpleNamespace(options=self.refuse)
-        self.attempts = Attempts(session, {"slice-1": self.holding}, self, Shipped(None, run_host))  # type: ignore[arg-type]
+        self.attempts = Attempts(session, {"slice-1": self.holding}, self, self, Shipped(None, run_host, None))  # type: ignore[arg-type]
 
     @staticmethod
     def actor() -> Any:
         return SimpleNamespace(
-            prepare=Method(lambda _, ports: {"address": "h", "ports": [1, 2] if ports else []}),
+            prepare=Method(lambda _, ports: {"address": "h", "ports": [1, 2] if ports else [], "door": 3, "alive": 4}),
             stop=Method(lambda *_: 0),
             notify=Method(lambda *_: None),
         )

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.on_host import bootstrap, channel
+from sliceform.controller.on_host import bootstrap, channel, guard
 
 HIDE = """\
 import sys
@@ -35,6 +35,12 @@ def own_tmp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", None)
     return channel.root()
+
+
+@pytest.fixture(autouse=True)
+def nobody_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agents of a test live on in this process: their threads would, too."""
+    monkeypatch.setattr(guard.Guard, "start", lambda _: None)
 
 
 @pytest.fixture
