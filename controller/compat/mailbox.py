@@ -12,13 +12,23 @@ from typing import Any
 
 
 class Sealed:
-    """A pickled value that becomes the value itself where it is unpickled."""
+    """A pickled value that becomes the value itself where it is unpickled.
 
-    def __init__(self, data: bytes) -> None:
+    The references in it, if any, Ray pickles itself, so that it knows who holds them.
+    """
+
+    def __init__(self, data: bytes, held: tuple[Any, ...]) -> None:
         self._data = data
+        self._held = held
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return pickle.loads, (self._data,)
+        return (_open, (self._data, self._held)) if self._held else (pickle.loads, (self._data,))
+
+
+def _open(data: bytes, held: tuple[Any, ...]) -> Any:
+    from sliceform.controller.on_host.parcel import unwrap
+
+    return unwrap(data, held)
 
 
 class SealedError(Exception):
@@ -36,14 +46,14 @@ class Mailbox:
     """Promises by number."""
 
     def __init__(self) -> None:
-        self._slots: dict[int, asyncio.Future[tuple[bytes, str | None]]] = {}
+        self._slots: dict[int, asyncio.Future[tuple[bytes, str | None, tuple[Any, ...]]]] = {}
         self._dropped: list[int] = []
         self._told = asyncio.Event()
 
     async def take(self, number: int) -> Any:
         """Return, or raise, what is put for this promise."""
         try:
-            data, text = await self._slot(number)
+            data, text, held = await self._slot(number)
         except asyncio.CancelledError:
             self._dropped.append(number)
             self._told.set()
@@ -51,14 +61,14 @@ class Mailbox:
         finally:
             self._slots.pop(number, None)
         if text is None:
-            return Sealed(data)
+            return Sealed(data, held)
         raise SealedError(data, text)
 
-    async def put(self, number: int, data: bytes, text: str | None) -> None:
-        """Keep a promise: with a value, or with an exception and its text."""
+    async def put(self, number: int, data: bytes, text: str | None, held: tuple[Any, ...] = ()) -> None:
+        """Keep a promise: with a value and the references in it, or with an exception and its text."""
         slot = self._slot(number)
         if not slot.done():
-            slot.set_result((data, text))
+            slot.set_result((data, text, held))
 
     async def dropped(self) -> list[int]:
         """Return the promises that were cancelled with `ray.cancel`, as soon as there are any."""
@@ -75,7 +85,7 @@ class Mailbox:
         """Return the only one of these references."""
         return refs[0]
 
-    def _slot(self, number: int) -> asyncio.Future[tuple[bytes, str | None]]:
+    def _slot(self, number: int) -> asyncio.Future[tuple[bytes, str | None, tuple[Any, ...]]]:
         if number not in self._slots:
             self._slots[number] = asyncio.get_running_loop().create_future()
         return self._slots[number]

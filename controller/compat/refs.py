@@ -59,9 +59,9 @@ class Refs:
         number = next(self._numbers)
         return Promise(number, self._mailbox.take.remote(number))
 
-    def keep(self, promise: Promise, data: bytes) -> None:
-        """Let the promise's reference become the value that was pickled."""
-        self._while_connected(lambda: self._mailbox.put.remote(promise.number, data, None))
+    def keep(self, promise: Promise, data: bytes, held: tuple[Any, ...] = ()) -> None:
+        """Let the promise's reference become the value that was pickled; `held` are the references in it."""
+        self._while_connected(lambda: self._mailbox.put.remote(promise.number, data, None, held))
 
     def fail(self, promise: Promise, error: Exception) -> None:
         """Let the promise's reference raise this."""

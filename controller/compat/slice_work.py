@@ -207,11 +207,11 @@ class SliceWork:
     def _return(self, promise: Promise, outcome: Outcome) -> None:
         assert outcome.load is not None
         try:
-            data = outcome.load()
+            data, held = outcome.load()
         except Exception as error:  # noqa: BLE001 - whatever Ray raises when the value was lost on its way
             self._refs.fail(promise, lost(f"what a host of {self._slice_id} returned was lost with it: {error}"))
         else:
-            self._refs.keep(promise, data)
+            self._refs.keep(promise, data, held)
 
     def _give_up(self, batch: _Batch, row: SliceStatus | None) -> None:
         """Fail calls to a slice that was lost before they started: it never comes back."""

@@ -6,10 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ray import cloudpickle
-
 from sliceform.controller.on_host.context import host_context
-from sliceform.controller.on_host.parcel import unwrap
+from sliceform.controller.on_host.parcel import Parcel, unwrap, wrap
 
 #: What a run over one slice sets, though its caller may be joining several: who sets none of these wants none.
 _OF_THE_RUN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -17,8 +15,8 @@ _OF_THE_RUN = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 def run_own_call(
     calls: Mapping[int, tuple[Mapping[str, str], int]], works: Sequence[tuple[bytes, tuple[Any, ...]]]
-) -> bytes:
-    """Return the pickled value of this host's call; nothing at all on a host that was not called.
+) -> Parcel | None:
+    """Return the value of this host's call as a parcel; nothing on a host that was not called.
 
     Args:
         calls: by host rank, the variables of its call and the index of its work.
@@ -27,11 +25,10 @@ def run_own_call(
     """
     call = calls.get(host_context().host_rank)
     if call is None:
-        return b""
+        return None
     variables, index = call
     for name in _OF_THE_RUN:
         os.environ.pop(name, None)
     os.environ.update(variables)
     function, args, kwargs = unwrap(*works[index])
-    packed: bytes = cloudpickle.dumps(function(*args, **kwargs))
-    return packed
+    return wrap(function(*args, **kwargs))

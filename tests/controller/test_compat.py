@@ -27,6 +27,7 @@ from sliceform.controller.compat import (
 from sliceform.controller.compat.calls import join, make_call
 from sliceform.controller.compat.refs import Promise
 from sliceform.controller.on_host.own_call import run_own_call
+from sliceform.controller.on_host.parcel import unwrap
 from sliceform.controller.ray_backend.private import remote_parts
 from sliceform.controller.testing import SimBackend
 
@@ -64,8 +65,8 @@ class FakeRefs:
         self.promises.append(Promise(len(self.promises), Future()))
         return self.promises[-1]
 
-    def keep(self, promise: Promise, data: bytes) -> None:
-        promise.ref.set_result(pickle.loads(data))
+    def keep(self, promise: Promise, data: bytes, held: tuple[Any, ...] = ()) -> None:
+        promise.ref.set_result(unwrap(data, held))
 
     def fail(self, promise: Promise, error: Exception) -> None:
         self.fail_as(promise, pickle.dumps(error), str(error))

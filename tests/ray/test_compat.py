@@ -154,8 +154,10 @@ def test_the_users_exception_comes_back(pool: SlicePoolManager) -> None:
         assert 'raise NoSuchRate("no such learning rate")' in str(caught.value)
         assert "preempt" not in str(caught.value)
     assert pool.execute_on_each_host(divmod, 7, 2) == [[(3, 1), (3, 1)]]
-    remote = ray.remote(lambda given, nested: (given, ray.get(nested[0])))
-    assert pool.execute_on_each_host(remote, ray.put(7), nested=[ray.put(2)]) == [[(7, 2), (7, 2)]]
+    remote = ray.remote(lambda given, nested: (given, nested))
+    ((one, other),) = pool.execute_on_each_host(remote, ray.put(7), nested=[ray.put(2)])
+    assert one[0] == other[0] == 7
+    assert ray.get([*one[1], *other[1]], timeout=30) == [2, 2]
 
 
 def test_options_of_a_call(pool: SlicePoolManager) -> None:
