@@ -24,7 +24,8 @@ def why_fleet(history: History, backend: Backend, status: FleetStatus, now: floa
     known, look = Known(history), Look(now)
     missing = [row for row in status.slices if row.state not in _READY]
     known.prepare(row.id for row in missing)
-    slices = [_why_slice(known, backend, row, status, look) for row in missing]
+    asked = _Asked(backend, frozenset(status.avoided))
+    slices = [_why_slice(known, asked, row, look) for row in missing]
     going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
     if len(going_on) > 1:
         known.runs()
@@ -42,7 +43,7 @@ def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus
     rows: Mapping[str, SliceStatus] = {row.id: row for row in status.slices}
     known, look = Known(history), Look(now)
     if key in rows:
-        return _why_slice(known, backend, rows[key], status, look)
+        return _why_slice(known, _Asked(backend, frozenset(status.avoided)), rows[key], look)
     runs = {run.id: run for run in status.runs}
     if key in runs:
         return explain_run(known, key, look, runs[key].state, runs[key].detail)
@@ -54,11 +55,27 @@ def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus
     raise UnknownSliceError(key, [*rows, *dict.fromkeys([*submitted, *runs])])
 
 
-def _why_slice(known: Known, backend: Backend, row: SliceStatus, status: FleetStatus, look: Look) -> Why:
+class _Asked:
+    """What the cluster says; what stands in the way of one slice that has no place does for all, and is asked once."""
+
+    def __init__(self, backend: Backend, avoid: frozenset[str]) -> None:
+        self._backend = backend
+        self._avoid = avoid
+        self._unplaced: tuple[Finding, ...] | None = None
+
+    def of(self, row: SliceStatus) -> tuple[Finding, ...]:
+        if row.state != "pending":
+            return self._backend.explain(row.id, row.place, self._avoid)
+        if self._unplaced is None:
+            self._unplaced = self._backend.explain(row.id, None, self._avoid)
+        return self._unplaced
+
+
+def _why_slice(known: Known, asked: _Asked, row: SliceStatus, look: Look) -> Why:
     if row.state in _WAITING:
-        last = known.story(row.id)[-1:]
+        last = [change for change in known.story(row.id) if change.reason != Reason.HELD_UP][-1:]
         failing = [Finding(note.reason, note.detail) for note in last if note.reason == Reason.EFFECT_FAILED]
-        found = (*failing, *backend.explain(row.id, row.place, frozenset(status.avoided)))
+        found = (*failing, *asked.of(row))
     else:
         found = explain_slice(known, row.id, look, row.state).findings
     return Why(row.id, row.state, summarise(row, look.now), found)

@@ -8,7 +8,9 @@ from sliceform.controller.explanations import explain_run, explain_slice
 from sliceform.controller.finding import Finding, read, same, write
 from sliceform.controller.known import Known
 from sliceform.controller.look import Look
+from sliceform.controller.observed import EffectFailed
 from sliceform.states import Reason
+from sliceform.states.effects import Effect
 
 
 def questions(world, monkeypatch):
@@ -110,3 +112,21 @@ def test_findings_come_back_from_a_note():
 )
 def test_numbers_in_the_words_make_no_other_cause(other, alike):
     assert same([Finding("chips_held", "held for 7 s", "rack")], other) is alike
+
+
+def test_whoever_asks_why_reads_the_cluster_once_for_all_that_are_pending(sim_fleet, monkeypatch):
+    world = sim_fleet(9, 1).ready(1)
+    asked = []
+    explain = world.sim.explain
+    monkeypatch.setattr(world.sim, "explain", lambda *key: asked.append(key) or explain(*key))
+    assert len(world.fleet.why().slices) == 8
+    assert len(asked) == 1
+
+
+def test_a_failure_is_told_though_the_cause_was_noted_after_it(sim_fleet):
+    world = held(sim_fleet)
+    world.go(2.0)
+    world.fleet._loop.post(EffectFailed("slice-2", Effect.RESERVE, "no quota"))
+    world.go(30.0)
+    assert world.notes(Reason.HELD_UP)
+    assert world.fleet.why("slice-2").codes[0] == "effect_failed"
