@@ -59,7 +59,7 @@ class World:
         self.sim = SimBackend(SHAPE, slices, clock=self.clock, work_s=1e9)
         self.slices = slices
         self.simulated_s = 0.0
-        for name in ("poll", "submit", "forget"):
+        for name in ("poll", "submit", "forget", "inquire"):
             setattr(self.sim, name, self._apart(getattr(self.sim, name)))
         self.fleet = SliceController(SHAPE, slices, settings=settings, backend=self.sim, clock=self.clock)
 
@@ -245,6 +245,20 @@ def queue(waiting: int) -> Row:
     return Row(f"idle tick, {waiting} runs queued", idle, "ms", 1.0, "median of 100")
 
 
+def pending(slices: int) -> list[Row]:
+    """Measure ticks while so many slices are pending, and the one in which the cause of all is noted."""
+    world = World(slices)
+    for place in world.sim.places:
+        world.sim.hold(place)
+    took = []
+    while not any(change.reason == states.Reason.HELD_UP for change in world.fleet.history.since(slices)):
+        took.append(world.tick())
+    return [
+        Row(f"idle tick, {slices} pending", statistics.median(took[1:-1]), "ms", 1.0),
+        Row("  the cause of all noted", took[-1], "ms"),
+    ]
+
+
 def attempts(first: int, last: int) -> Row:
     """Measure how much longer a tick in which nothing happens takes when a run has had more attempts."""
     slices = 16
@@ -366,7 +380,7 @@ def main() -> int:
     del world
     rows += all_at_once(options.slices, options.repeats)
     rows += memory(options.slices)
-    rows += [queue(1_000), attempts(20, 160), *past(200, 800)]
+    rows += [*pending(200), queue(1_000), attempts(20, 160), *past(200, 800)]
     rows.append(decode(options.slices * SHAPE.hosts))
     for row in rows:
         if isinstance(row, str):
