@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -29,6 +30,7 @@ RAY_LIVES = 200
 POINTS = 5
 #: What may differ between the first row and the last: memory, MB, of which some goes to the interpreter's own pools.
 MEMORY_MB = 12.0
+PYTHON_MB = 1.0
 #: How long anything on Ray may take, seconds.
 PATIENCE_S = 60.0
 
@@ -42,6 +44,8 @@ class Kept:
 
     lives: int
     memory_mb: float
+    #: Of that, what Python itself allocated; only on Ray, which keeps something natively of each actor that there was.
+    python_mb: float
     objects: int
     references: int
     descriptors: int
@@ -52,16 +56,17 @@ class Kept:
 
     def __str__(self) -> str:
         return (
-            f"{self.lives:>8,}  {self.memory_mb:>9.1f}  {self.objects:>8,}  {self.references:>10}  "
-            f"{self.descriptors:>11}  {self.threads:>7}  {self.books:>5}  {self.backend:>7}"
+            f"{self.lives:>8,}  {self.memory_mb:>9.1f}  {self.python_mb:>9.2f}  {self.objects:>8,}  "
+            f"{self.references:>10}  {self.descriptors:>11}  {self.threads:>7}  {self.books:>5}  {self.backend:>7}"
         )
 
 
-HEADER = "   lives  memory MB   objects  references  descriptors  threads  books  backend"
+HEADER = "   lives  memory MB  python MB   objects  references  descriptors  threads  books  backend"
 
 
 def kept(fleet: SliceController, backend: int, reference: type | None = None) -> Kept:
     gc.collect()
+    python_mb = tracemalloc.get_traced_memory()[0] / 1e6
     objects = gc.get_objects()
     inner = fleet._fleet
     picture = inner.picture
@@ -82,6 +87,7 @@ def kept(fleet: SliceController, backend: int, reference: type | None = None) ->
     return Kept(
         picture.next_number - 1,
         memory_mb,
+        python_mb,
         len(objects),
         0 if reference is None else sum(type(each) is reference for each in objects),
         len(list(Path("/proc/self/fd").iterdir())),
@@ -95,6 +101,7 @@ def grows(first: Kept, last: Kept) -> list[str]:
     """Say what has grown between two points."""
     limits = {
         "memory_mb": first.memory_mb + MEMORY_MB,
+        "python_mb": first.python_mb + PYTHON_MB,
         "objects": first.objects * 1.05,
         "references": first.references + 4,
         "descriptors": first.descriptors + 4,
@@ -154,6 +161,7 @@ def on_ray(total: int) -> list[str]:
     """Four slices on this machine, drained round after round, with a run on all of them in every third."""
     import ray
 
+    tracemalloc.start(1)
     ray.init(num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL)
     found = ["it did not come to its end"]
     with SliceController(CpuSlice(1), 4, settings=SETTINGS) as fleet:
@@ -180,6 +188,7 @@ def on_ray(total: int) -> list[str]:
         print(f"Ray, 4 slices of 1 host, {total:,} lives")
         found = follow(total, go_on, look)
     ray.shutdown()
+    tracemalloc.stop()
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sliceform.controller.errors import InsufficientSlicesError
+from sliceform.controller.errors import InsufficientSlicesError, RunFailed
 from sliceform.controller.observed import EffectFailed
 from sliceform.controller.spec import TpuSlice
 from sliceform.states.effects import Effect
@@ -54,6 +54,20 @@ def test_the_time_of_a_transition_stays_the_same_though_loop_time_stood_still(si
     world.until(lambda: {host.state for host in world.row("slice-1").hosts} == {"running"})
     (started,) = world.changes("start")
     assert world.row("slice-1").since_epoch_s == started.at
+
+
+def test_shows_the_first_attempts_of_a_run_and_the_newest_and_counts_the_others(sim_fleet: Make) -> None:
+    quick = {"backoff_initial_s": 0.01, "backoff_max_s": 0.01}
+    world = sim_fleet(1, 1, work_s=0.1, settings=quick).ready()
+    run = world.fleet.options(max_failures=110).submit(lambda: 1 / 0)
+    world.over(run, within_s=600.0)
+    for status in (run.status(), world.fleet.status().runs[-1]):
+        assert [row.number for row in status.attempts] == [1, *range(13, 112)]
+        assert {row.outcome for row in status.attempts} == {"failed"}
+        assert (status.attempts_forgotten, status.failures) == (11, 111)
+    assert [row.number for row in run.attempts] == [1, *range(13, 112)]
+    with pytest.raises(RunFailed, match="after 111 attempts"):
+        run.result()
 
 
 def test_prints_as_a_table(sim_fleet: Make) -> None:
