@@ -318,7 +318,7 @@ const legend = () => {
     find("state").add(new Option(state, state));
     add(patch(short(state), { background: `var(--${state})`, color: `var(--on-${state})` }), state);
   }
-  add(patch("\u25bc", { color: "var(--preempted)" }), "a loss and its reason");
+  add(patch("\u25bc", { color: "var(--preempted)" }), "a loss or notice, and its reason");
   add(patch("\u25b2"), "a note");
   add(patch("\u2506"), "to what replaced it");
   for (const outcome of ["running", ...OUTCOMES]) add(patch("", { border: `2px solid var(--${outcome})` }), outcome === "running" ? "attempt: running" : outcome);

@@ -268,7 +268,7 @@ def attempts(first: int, last: int) -> Row:
     took = {}
     for number in range(1, last + 1):
         for _ in range(100):
-            if len(run.attempts) == number and world.states() == {"running": slices}:
+            if run.record.tries == number and world.states() == {"running": slices}:
                 break
             world.tick(0.5)
         else:

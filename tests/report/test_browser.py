@@ -356,7 +356,7 @@ def test_the_legend_explains_every_mark(opened: Opener, file: Path) -> None:
     said = opened(file).locator("#legend li").all_inner_texts()
     for mark in (
         *SliceState,
-        "a loss and its reason",
+        "a loss or notice, and its reason",
         "a note",
         "to what replaced it",
         "attempt: running",
