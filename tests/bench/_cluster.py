@@ -24,15 +24,20 @@ POD = "v4-16"
 _WAIT_S = 60.0
 
 
-@contextlib.contextmanager
-def quiet_cluster(slices: int) -> Iterator[VirtualCluster]:
-    """Connect to a virtual cluster of two-host slices; the log is filtered at WARNING, as an application would."""
+def quiet() -> None:
+    """Filter the log at WARNING, as an application would, and show none of it."""
     # What is lost on purpose is a warning each time: formatted as ever, but not shown between the results.
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(Path(os.devnull).open("w")),  # noqa: SIM115 - until the end
         cache_logger_on_first_use=True,
     )
+
+
+@contextlib.contextmanager
+def quiet_cluster(slices: int) -> Iterator[VirtualCluster]:
+    """Connect to a virtual cluster of two-host slices, with a quiet log."""
+    quiet()
     with VirtualCluster() as cluster:
         cluster.add_slices([POD] * slices)
         ray.init(address=cluster.address, log_to_driver=False, logging_level=logging.ERROR)
