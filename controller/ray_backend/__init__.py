@@ -15,16 +15,18 @@ from typing import Any
 from uuid import uuid4
 
 import structlog
+from ray.util.placement_group import PlacementGroup
 
 from sliceform.controller.backend import Finding, FleetIdentity, Sink
 from sliceform.controller.errors import BackendError, ClusterError
-from sliceform.controller.observed import EffectFailed, Explained
+from sliceform.controller.observed import EffectFailed, Explained, HostLost
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import Agents, kill
 from sliceform.controller.ray_backend.connect import connect
 from sliceform.controller.ray_backend.explain import explain, look
 from sliceform.controller.ray_backend.failures import words
 from sliceform.controller.ray_backend.fence import Fences
+from sliceform.controller.ray_backend.group_watch import GroupWatch
 from sliceform.controller.ray_backend.holding import Holding, Stage
 from sliceform.controller.ray_backend.io_thread import IoThread
 from sliceform.controller.ray_backend.metrics import RayMeter
@@ -38,6 +40,7 @@ from sliceform.controller.ray_backend.session import Session
 from sliceform.controller.ray_backend.shipped import ship
 from sliceform.controller.ray_backend.work import Attempts
 from sliceform.controller.requests import Assemble, Launch, Notify, Release, Request, Reserve, Stop
+from sliceform.states.reasons import Reason
 
 __all__ = ["RayBackend"]
 
@@ -161,11 +164,13 @@ class _Parts:
         self._fences = Fences(shipped.clear_host, fleet.settings.effective_fence_s)
         self._attempts = Attempts(self.session, self._holdings, self._agents, self._fences, shipped)
         self._releases = Releases(self.session, self._attempts)
+        self._groups = GroupWatch(self._claims, self._claim_removed)
 
     def start(self) -> None:
         self.session.io.start()
         self._agents.start()
         self._fences.start()
+        self._groups.start()
         self._nodes.start()
 
     def submit(self, request: Request) -> None:
@@ -195,6 +200,17 @@ class _Parts:
             log.info("explain_failed", life=life, cause=words(error))
             return
         self.session.post(Explained(life, findings))
+
+    def _claims(self) -> list[PlacementGroup]:
+        """Return the claims on slices, in which nothing runs: with a host group its agents end, who tell of it."""
+        holdings = list(self._holdings.values())
+        return [h.head for h in holdings if h.held and h.head is not None and h.reserved is not None]
+
+    def _claim_removed(self, group: PlacementGroup) -> None:
+        """Report a slice whose claim is gone, on the thread of the watch; the loop takes a loss once."""
+        for holding in list(self._holdings.values()):
+            if holding.held and holding.head is group:
+                self.session.post(HostLost(holding.life, None, Reason.GROUP_LOST, "its head group was removed"))
 
     def _carry_out(self, request: Request) -> None:
         """Do what is asked for, on the I/O thread; what fails is reported, to be asked for again."""
@@ -233,6 +249,7 @@ class _Parts:
         stops: tuple[Callable[[float], bool], ...] = (
             self._agents.stop,
             self._fences.stop,
+            self._groups.stop,
             self._nodes.stop,
             self.session.io.stop,
         )

@@ -14,9 +14,11 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sliceform.controller.backend import FleetIdentity
 from sliceform.controller.observed import AgentFailed, AgentUp, EffectFailed, HostLost
+from sliceform.controller.on_host.notices import SIGTERM
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.beats import Beats
-from sliceform.controller.ray_backend.failures import Unreached, blame, node_gone
+from sliceform.controller.ray_backend.failures import Lost, Unreached, blame, node_gone
+from sliceform.controller.ray_backend.group_watch import seen_removed
 from sliceform.controller.ray_backend.holding import Agent, Holding
 from sliceform.controller.ray_backend.nodes import NodeReader
 from sliceform.controller.ray_backend.notices import Notices
@@ -32,6 +34,7 @@ log = structlog.get_logger(__name__)
 #: How soon an agent that could not be reached is called again, seconds: at first, and at most.
 _AGAIN_S = 0.1
 _AGAIN_MAX_S = 1.0
+_GROUP_REMOVED = "its host group was removed"
 
 
 class Agents:
@@ -51,7 +54,7 @@ class Agents:
         self._reservations = reservations
         self._shipped = shipped
         self._config = _config(session.fleet, notice_source)
-        self._notices = Notices(session, self._notices_failed)
+        self._notices = Notices(session, self._notices_failed, self._confirm)
         self._beats = Beats(session.sink, session.fleet.settings.beat_s, self._beat_failed)
         self._suspicion = Suspicion()
         self._holdings: dict[str, Holding] = {}
@@ -166,6 +169,17 @@ class Agents:
     def _notices_failed(self, agent: Agent, error: BaseException) -> None:
         self._take_failure(agent, error, self._notices.open)
 
+    def _confirm(self, agent: Agent, source: str) -> bool:
+        """Whether a notice is one: agents whose group somebody removed get the signal of a host that is shut down."""
+        if source != SIGTERM or not self._group_removed(agent):
+            return True
+        self.lose(agent, Reason.GROUP_LOST, _GROUP_REMOVED)
+        return False
+
+    def _group_removed(self, agent: Agent) -> bool:
+        holding = self._holdings.get(agent.life)
+        return holding is not None and holding.hosts is not None and seen_removed(holding.hosts)
+
     def _beat_failed(self, agent: Agent, error: BaseException) -> None:
         """Take a beat that failed to the I/O thread; called on the thread of the beats."""
         self._session.io.put(partial(self._take_failure, agent, error, self._beats.open))
@@ -175,6 +189,8 @@ class Agents:
         if not agent.serves:
             return
         verdict = blame(error)
+        if isinstance(verdict, Lost) and verdict.reason is Reason.AGENT_DIED and self._group_removed(agent):
+            verdict = Lost(Reason.GROUP_LOST, _GROUP_REMOVED)
         if isinstance(verdict, Unreached):
             self.doubt(agent, partial(self._doubted, agent, error, again))
         elif agent.up is None and verdict.reason is Reason.AGENT_DIED:

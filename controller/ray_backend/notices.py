@@ -19,10 +19,16 @@ from sliceform.controller.ray_backend.session import Answer, Session
 class Notices:
     """Opens calls, and reports what changed."""
 
-    def __init__(self, session: Session, failed: Callable[[Agent, BaseException], None]) -> None:
-        """Take where to report, and whom to tell of a call that failed."""
+    def __init__(
+        self,
+        session: Session,
+        failed: Callable[[Agent, BaseException], None],
+        confirm: Callable[[Agent, str], bool],
+    ) -> None:
+        """Take where to report, whom to tell of a call that failed, and who confirms that a source means a notice."""
         self._session = session
         self._failed = failed
+        self._confirm = confirm
 
     def open(self, agent: Agent) -> None:
         """Open the call to an agent that has none; after a failure, open it again."""
@@ -41,7 +47,10 @@ class Notices:
         if error is not None:
             self._failed(agent, error)
             return
-        before, agent.notices = agent.notices, answer.result()
+        before, after = agent.notices, answer.result()
+        if not all(self._confirm(agent, source) for source in after.keys() - before.keys()):
+            return
+        agent.notices = after
         for source, deadline in agent.notices.items():
             if source not in before or before[source] != deadline:
                 self._session.post(HostNoticed(agent.life, agent.rank, source, deadline))

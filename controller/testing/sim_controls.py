@@ -163,6 +163,11 @@ class SimControls:
             for life, rank in self._engine.tenants(self._cluster.node(place, worker_id)):
                 self._engine.moved(life, rank, to)
 
+    def remove_group(self, place: str, part: str) -> None:
+        """Let somebody remove a group of the slice on a place: `head`, or `hosts` with the agents in it."""
+        with self._world():
+            self._engine.group_removed(self._cluster.place(place), part)
+
     def fail_observation(self, on: bool = True) -> None:  # noqa: FBT001, FBT002 - reads as a sentence
         """Let every read of the node table fail, until it is switched off."""
         with self._world():

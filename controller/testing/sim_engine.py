@@ -16,7 +16,7 @@ from sliceform.controller.observed import (
     Reserved,
 )
 from sliceform.controller.requests import Assemble, Release, Reserve
-from sliceform.controller.testing.sim_cluster import SimCluster, SimNode
+from sliceform.controller.testing.sim_cluster import SimCluster, SimNode, SimPlace
 from sliceform.controller.testing.sim_groups import Placer, SimGroup
 from sliceform.controller.testing.sim_lives import AgentState, Heard, SimAgent, SimLife
 from sliceform.controller.testing.sim_processes import Processes
@@ -128,6 +128,20 @@ class Engine:
             del node.notices[source]
             for life, rank in self._answering_on(node):
                 self._told.append(NoticeWithdrawn(life.id, rank, source))
+
+    def group_removed(self, place: SimPlace, part: str) -> None:
+        """Take a group away that somebody else removed; whoever looks at it, or whose agents end with it, tells."""
+        for life in self.lives.values():
+            group = life.head if part == "head" else life.hosts
+            if group is None or group.removed or place not in {node.place for node in group.bundles if node}:
+                continue
+            self.placer.remove(group)
+            if part == "hosts":
+                for agent in life.agents:
+                    agent.state = AgentState.DEAD
+                life.beats = None
+            lost = HostLost(life.id, None, Reason.GROUP_LOST, f"its {part} group was removed")
+            self._timeline.after(self._timeline.timings.detect_s, partial(self._told.append, lost))
 
     def moved(self, life: SimLife, rank: int, node_id: str) -> None:
         """Tell that a bundle is on another node now."""

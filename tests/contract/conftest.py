@@ -82,6 +82,10 @@ class Harness(ABC):
     def kill_host(self, place: str, worker_id: int) -> None: ...
 
     @abstractmethod
+    def remove_group(self, life: str, part: str) -> None:
+        """Let somebody else remove a group of a life: `head` or `hosts`."""
+
+    @abstractmethod
     def freeze_host(self, place: str, worker_id: int) -> None: ...
 
     @abstractmethod
@@ -211,6 +215,9 @@ class SimHarness(Harness):
     def kill_host(self, place: str, worker_id: int) -> None:
         self.sim.kill_host(place, worker_id)
 
+    def remove_group(self, life: str, part: str) -> None:
+        self.sim.remove_group(self.told(Reserved, life=life)[0].place, part)
+
     def freeze_host(self, place: str, worker_id: int) -> None:
         self.sim.freeze_host(place, worker_id)
 
@@ -270,6 +277,14 @@ class RayHarness(Harness):
 
     def kill_host(self, place: str, worker_id: int) -> None:
         self.cluster.kill_host(self._host(place, worker_id))
+
+    def remove_group(self, life: str, part: str) -> None:
+        import ray
+        from ray.util.placement_group import get_placement_group, remove_placement_group
+
+        rows = ray.util.placement_group_table().values()
+        (name,) = [row["name"] for row in rows if row["name"].endswith(f"/{life}/{part}") and row["state"] == "CREATED"]
+        remove_placement_group(get_placement_group(name))
 
     def freeze_host(self, place: str, worker_id: int) -> None:
         self.cluster.freeze_host(self._host(place, worker_id))

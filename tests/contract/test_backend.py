@@ -13,6 +13,7 @@ from sliceform.controller.observed import (
     Explained,
     HostDied,
     HostLost,
+    HostNoticed,
     NodesSeen,
     Notified,
     OutcomeKind,
@@ -24,6 +25,7 @@ from sliceform.controller.observed import (
 )
 from sliceform.controller.requests import Assemble, Notify, Release, Reserve, Stop
 from sliceform.controller.spec import TpuSlice
+from sliceform.states.reasons import Reason
 
 #: `conftest.Harness`, which cannot be imported from here.
 Harness = Any
@@ -166,6 +168,17 @@ class TestLoss:
         }
         harness.release("a", lost=True)
         assert all(event.rank == 1 for event in harness.told(HostLost, life="a"))
+
+    @pytest.mark.parametrize("part", ["head", "hosts"])
+    def test_of_a_group_that_somebody_removed_is_told_as_that_of_the_slice(self, harness: Harness, part: str) -> None:
+        harness.bring_up("a")
+        harness.remove_group("a", part)
+        begin = harness.now()
+        lost = harness.wait_for(HostLost, life="a")[0]
+        assert harness.now() - begin < 2.0
+        assert (lost.rank, lost.reason) == (None, Reason.GROUP_LOST)
+        assert harness.told(HostNoticed, life="a") == []
+        harness.release("a", lost=True)
 
 
 class TestFence:
