@@ -24,6 +24,8 @@ NODE_ID = "ray.io/node-id"
 #: Ray counts resources in parts of 1/10,000.
 _PARTS = 10_000
 _GIB = 2**30
+#: Of what is wrong with a place, so much is told.
+_TOLD = 4
 
 
 class PlaceState(StrEnum):
@@ -114,7 +116,7 @@ def judge(name: str, nodes: Sequence[Node], shape: SliceShape) -> Place:
     return Place(
         name,
         state,
-        "; ".join(dict.fromkeys(text for _, text in faults)),
+        _tell(list(dict.fromkeys(text for _, text in faults))),
         tuple(node.id for node in nodes),
         heads,
         missing,
@@ -190,12 +192,19 @@ def _absent(nodes: Sequence[Node], missing: Sequence[int]) -> str:
     return f"{text}; {nameless} of its nodes have none (is TPU_WORKER_ID set there?)" if nameless else text
 
 
+def _tell(faults: Sequence[str]) -> str:
+    more = len(faults) - _TOLD
+    return "; ".join([*faults[:_TOLD], *([f"and {more} faults more"] if more > 0 else [])])
+
+
 def _drains(node: Node) -> bool:
     return node.drain_epoch_s is not None
 
 
 def _host(node: Node) -> str:
-    return f"node {node.id[:8]}" if node.worker_id is None else f"worker {node.worker_id}"
+    if node.worker_id is not None:
+        return f"worker {node.worker_id}"
+    return f"node {node.id[:8]}" if node.place is not None else "it"
 
 
 def _say(amount: float, resource: str) -> str:

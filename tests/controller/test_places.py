@@ -81,6 +81,12 @@ def test_what_the_table_does_not_say_is_not_held_against_a_node() -> None:
     assert place(host(0, topology=None, resources={}), host(1, topology=None, resources={})).whole
 
 
+def test_of_many_faults_some_are_told() -> None:
+    shape = TpuSlice("v4-64")
+    hosts = [host(n, pod_type="v4-64", topology=None, resources={"TPU": 4.0}) for n in range(8)]
+    assert place(*hosts, shape=shape).detail.endswith("worker 3 has 0 CPU, the shape asks 1 CPU; and 4 faults more")
+
+
 def test_memory_is_told_in_gibibytes() -> None:
     found = place(host(0), host(1), shape=TpuSlice("v4-16", memory_per_host=3 * 2**29))
     assert "worker 0 has 1 GiB of memory, the shape asks 1.5 GiB of memory" in found.detail
@@ -101,7 +107,7 @@ def test_without_tpus_every_node_is_a_place() -> None:
     found = survey(nodes, GpuSlice(2, 8))
     assert {name: place.state for name, place in found.items()} == {"a": "whole", "b": "unfit", "d": "whole"}
     assert found["a"].accelerator == "H100"
-    assert found["b"].detail == "node b has 4 GPU, the shape asks 8 GPU"
+    assert found["b"].detail == "it has 4 GPU, the shape asks 8 GPU"
     assert list(survey(nodes, CpuSlice(1))) == ["a", "b", "c", "d"]
 
 
