@@ -1,6 +1,14 @@
-"""What all tests share: those that start Ray run one after the other, the others beside them."""
+"""What all tests share: those that start Ray run one after the other, the others beside them; Ctrl-C is heard."""
+
+import signal
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Let this process and all that it starts hear Ctrl-C: whoever is started in the background inherits deafness."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # First, for pytest-xdist reads the marks in the same hook.
