@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import atexit
+import math
 import os
 import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -43,6 +44,7 @@ from sliceform.controller.settings import Settings
 from sliceform.controller.spec import Desired, SliceShape, parse_sizes
 from sliceform.controller.status import FleetStatus, RunStatus, SliceStatus, run_status
 from sliceform.controller.step import Step
+from sliceform.controller.termination import TERMINATION, Charge
 from sliceform.controller.why import FleetWhy, Why
 from sliceform.controller.why_now import why_fleet, why_one
 from sliceform.states import AttemptRecord, Change, History, HistoryQueries
@@ -57,6 +59,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _RELEASE_S = 20.0
 #: How long those who follow the history may take to finish, all together, seconds.
 _FOLLOW_S = 5.0
+#: How much longer than that the end of what is ours may take, seconds: the loop, the backend and those who follow.
+_END_S = 60.0
 
 
 class SliceController:
@@ -133,6 +137,11 @@ class SliceController:
         self._servers: list[Server] = []
         self._drive: Drive | None = None
         self._closed = False
+        #: Who closes it; by when its work has to have stopped, by the clock of `Drive.now`; and whether all is over.
+        self._closer: threading.Thread | None = None
+        self._close_by = math.inf
+        self._over = threading.Event()
+        self._charge = Charge(tell=self._tell, close=self.close, ticks=self._ticks)
 
     def __repr__(self) -> str:
         """Say what is wanted, and what there is after the last tick; asks nobody."""
@@ -163,7 +172,10 @@ class SliceController:
         return self
 
     def close(self, grace_s: float | None = None) -> None:
-        """Cancel what runs, let go of everything, and stop; bounded in time, and harmless the second time.
+        """Cancel what runs, let go of everything, and stop; bounded in time.
+
+        May be called again, on any thread: it waits for the close that is under way, which ends sooner if this one
+        gives less time. In a callback it does not wait. Once all is over it does nothing.
 
         Args:
             grace_s: how long work that runs may go on to checkpoint, seconds; by default `settings.close_grace_s`.
@@ -171,29 +183,52 @@ class SliceController:
         """
         grace = self.settings.close_grace_s if grace_s is None else _not_negative("grace_s", grace_s)
         with self._lock:
-            if self._closed:
-                return
             self._closed = True
-            drive = self._drive
-        if drive is None:
-            return
-        try:
+            drive, closer = self._drive, self._closer
+            if drive is None:
+                return
+            if closer is None:
+                self._closer = threading.current_thread()
+            self._close_by = min(self._close_by, drive.now() + grace)
             drive.request(lambda: self._begin_close(grace))
-            if not drive.wait(self._given_back, grace + _RELEASE_S):
-                left = [f"{row.id} ({row.state})" for row in drive.loop.status.slices]
-                log.warning("close_incomplete", fleet=self._identity.label, slices=left)
-        finally:
-            drive.stop()
-            drive.loop.backend.close()
-            for run in list(self._runs.values()):
-                run.record.ended = run.record.ended or Ended.CANCELLED
-                self._conclude(run.record)
-            self._followers.stop(_FOLLOW_S)
+        if closer is None:
+            self._give_back(drive)
+        elif closer is not threading.current_thread() and not self._followers.current:
+            self._over.wait(max(0.0, self._close_by - drive.now()) + _RELEASE_S + _END_S)
+
+    def _give_back(self, drive: Drive) -> None:
+        """Wait until all is given back, and end all that is ours: each part, whatever becomes of the others."""
+        with ExitStack() as ends:
+            ends.callback(self._over.set)
+            ends.callback(atexit.unregister, self._close_at_exit)
+            ends.callback(TERMINATION.unwatch, self._charge)
+            if (journal := self._journal) is not None:
+                ends.callback(lambda: journal.close(self._clock.epoch()))
             for server in self._servers:
-                server.close()
-            if self._journal is not None:
-                self._journal.close(self._clock.epoch())
-            atexit.unregister(self.close)
+                ends.callback(server.close)
+            ends.callback(self._followers.stop, _FOLLOW_S)
+            ends.callback(self._conclude_all)
+            ends.callback(drive.loop.backend.close)
+            ends.callback(drive.stop)
+            try:
+                self._await_release(drive)
+            except BaseException as error:
+                if TERMINATION.grace_s(type(error)) is None:
+                    # SIGTERM came in the midst: it takes nothing of the time that work has.
+                    self._await_release(drive)
+                raise
+
+    def _await_release(self, drive: Drive) -> None:
+        def over(status: FleetStatus) -> bool:
+            return self._given_back(status) or drive.now() >= self._close_by + _RELEASE_S
+
+        drive.wait(over, None)
+        if not self._given_back(drive.loop.status):
+            left = [f"{row.id} ({row.state})" for row in drive.loop.status.slices]
+            log.warning("close_incomplete", fleet=self._identity.label, slices=left)
+
+    def _close_at_exit(self) -> None:
+        self.close(grace_s=TERMINATION.grace_s(SystemExit))
 
     def __enter__(self) -> Self:
         """Start."""
@@ -207,8 +242,11 @@ class SliceController:
             if kind is None:
                 for run in list(self._runs.values()):
                     run.wait()
+        except BaseException as interrupted:
+            kind = type(interrupted)
+            raise
         finally:
-            self.close(grace_s=None if kind is None else 0.0)
+            self.close(grace_s=TERMINATION.grace_s(kind))
 
     # What is wanted.
 
@@ -220,14 +258,14 @@ class SliceController:
             FleetClosedError: it was closed.
 
         """
-        self._check_open()
         sizes = parse_sizes(slices)
         with self._lock:
+            self._check_open()
             kept = self._desired.spares if spares is None else spares
             desired = Desired(sizes, kept, self._desired.generation + 1)
             self._desired = desired
             self._wish = Wish(self._clock.epoch(), sizes, kept)
-        self._opened().request(lambda: self._rescale(desired))
+            self._opened().request(lambda: self._rescale(desired))
 
     def drain(self, slice_id: str, deadline_s: float | None = None) -> None:
         """Take a slice out of use and let it go; it is replaced. Work on it has `deadline_s` seconds to stop.
@@ -236,12 +274,14 @@ class SliceController:
 
         Raises:
             UnknownSliceError: there is no such slice.
+            FleetClosedError: it was closed.
 
         """
-        self._check_open()
-        self._row(slice_id)
         grace = self.settings.drain_grace_s if deadline_s is None else _not_negative("deadline_s", deadline_s)
-        self._opened().request(lambda: self._drain(slice_id, grace))
+        with self._lock:
+            self._check_open()
+            self._row(slice_id)
+            self._opened().request(lambda: self._drain(slice_id, grace))
 
     # What there is.
 
@@ -254,6 +294,7 @@ class SliceController:
 
         Raises:
             InsufficientSlicesError: fewer are ready after `timeout_s` seconds; says why for every one that is missing.
+            FleetClosedError: it was closed, or is while it is waited for.
             ValueError: more are asked for than the fleet aims for.
 
         """
@@ -263,8 +304,9 @@ class SliceController:
             raise ConfigurationError(
                 f"wait_ready({n!r}): the fleet aims for {self._desired.target} slices; ask for 1 to that many, or scale"
             )
-        if not self._opened().wait(lambda status: status.ready >= wanted, timeout_s):
-            self._check_open()
+        enough = self._opened().wait(lambda status: self._closed or status.ready >= wanted, timeout_s)
+        self._check_open()
+        if not enough:
             why = self.why()
             reasons = {row.key: str(row) for row in why.slices if row.state in {"pending", "placed"}}
             raise InsufficientSlicesError(wanted, self.status().ready, reasons)
@@ -295,8 +337,15 @@ class SliceController:
         return why_one(self.history, backend, slice_id, status=status._replace(runs=known), now=now)
 
     def plan(self) -> tuple[Step, ...]:
-        """Return what the next tick would do as things stand, without doing it; empty when all is as it should be."""
-        return self._opened().call(self._loop.preview)
+        """Return what the next tick would do as things stand, without doing it; empty when all is as it should be.
+
+        Raises:
+            FleetClosedError: it was closed.
+
+        """
+        self._check_open()
+        drive = self._opened()
+        return drive.call(drive.loop.preview)
 
     def places(self) -> FleetPlaces:
         """Return every place that could carry a slice of the fleet's shape, with what the cluster lacks there.
@@ -313,11 +362,12 @@ class SliceController:
 
         Raises:
             ConfigurationError: the fleet was started, and ticks by itself.
+            FleetClosedError: it was closed.
 
         """
-        if self._drive is not None and self._drive.runner is not None:
-            raise ConfigurationError("step() drives a fleet that was not started; this one ticks by itself")
         self._check_open()
+        if self._ticks():
+            raise ConfigurationError("step() drives a fleet that was not started; this one ticks by itself")
         return self._loop.tick()
 
     # Telling others.
@@ -366,17 +416,19 @@ class SliceController:
             FleetClosedError: it was closed.
 
         """
-        self._check_open()
-        return self._followers.call_back(fn, lambda batch: batch.changes)
+        with self._lock:
+            self._check_open()
+            return self._followers.call_back(fn, lambda batch: batch.changes)
 
     def on_attempt(self, fn: Callable[[AttemptRecord], Any]) -> Callback:
         """Call `fn(attempt)` when an attempt of a run begins, and again when it has ended; else as `on_change`.
 
         The end comes once more if it is charged to another budget afterwards, because its node proved to be dead.
         """
-        self._check_open()
         steps = AttemptSteps(self.history.attempts.of())
-        return self._followers.call_back(fn, lambda batch: steps.of(batch.attempts))
+        with self._lock:
+            self._check_open()
+            return self._followers.call_back(fn, lambda batch: steps.of(batch.attempts))
 
     # Work.
 
@@ -453,14 +505,14 @@ class SliceController:
         self._check_open()
         drive = self._opened()
         work = drive.loop.backend.pack(fn, args, kwargs, options.runtime_env)
-        with self._lock:
-            self._submitted += 1
-            run_id = f"run-{self._submitted}"
-        record = RunRecord(run_id, work, options, self._clock.epoch(), 0.0, self._conclude)
         owner = RunOwner(self._run_status, self._cancel, drive.wait_event, self.settings.cancel_grace_s)
-        run = Run(record, owner)
-        self._runs[run_id] = run
-        drive.request(lambda: drive.loop.conductor.submit(record))
+        with self._lock:
+            # Packing may have taken long. A close that follows finds this run.
+            self._check_open()
+            self._submitted += 1
+            record = RunRecord(f"run-{self._submitted}", work, options, self._clock.epoch(), 0.0, self._conclude)
+            run = self._runs[record.id] = Run(record, owner)
+            drive.request(lambda: drive.loop.conductor.submit(record))
         return run
 
     # On the loop's thread.
@@ -478,13 +530,29 @@ class SliceController:
             life.drain_by = by if life.drain_by is None else min(by, life.drain_by)
 
     def _begin_close(self, grace_s: float) -> None:
-        self._fleet.picture.closing_by = self._fleet.picture.now + grace_s
-        for run in list(self._fleet.picture.runs):
+        picture = self._fleet.picture
+        by = picture.now + grace_s
+        picture.closing_by = by if picture.closing_by is None else min(by, picture.closing_by)
+        for run in list(picture.runs):
             self._loop.conductor.cancel(run, grace_s)
 
     def _given_back(self, status: FleetStatus) -> bool:
         """Whether all slices are gone, and no more will come: before the close was taken in, a tick may create some."""
         return self._fleet.picture.closing_by is not None and not status.slices
+
+    def _tell(self, grace_s: float | None) -> None:
+        """Tell work to stop, from a signal handler."""
+        if self._drive is not None:
+            self._drive.leave(lambda: self._begin_close(self.settings.close_grace_s if grace_s is None else grace_s))
+
+    def _ticks(self) -> bool:
+        return self._drive is not None and self._drive.runner is not None
+
+    def _conclude_all(self) -> None:
+        """End the runs that the loop did not come to."""
+        for run in list(self._runs.values()):
+            run.record.ended = run.record.ended or Ended.CANCELLED
+            self._conclude(run.record)
 
     def _conclude(self, record: RunRecord) -> None:
         """Show that a run is over; called once per run, by the loop or by `close`."""
@@ -507,7 +575,8 @@ class SliceController:
                 self._check_open()
                 self._drive = self._open()
                 self._followers.start()
-                atexit.register(self.close, grace_s=0.0)
+                atexit.register(self._close_at_exit)
+                TERMINATION.watch(self._charge)
                 self._measure(self._drive)
             return self._drive
 
@@ -553,7 +622,7 @@ class SliceController:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise FleetClosedError("this fleet was closed; make a new SliceController")
+            raise FleetClosedError
 
     def _row(self, slice_id: str) -> SliceStatus:
         rows = {row.id: row for row in self.status().slices}
@@ -562,10 +631,11 @@ class SliceController:
         return rows[slice_id]
 
     def _run_status(self, record: RunRecord) -> RunStatus:
-        if self._closed or record.ended is not None:
-            return run_status(record, "")
-        drive = self._opened()
-        return drive.call(lambda: drive.loop.board.status_of(record))
+        if not self._closed and record.ended is None:
+            drive = self._opened()
+            with suppress(FleetClosedError):  # it is closing just now
+                return drive.call(lambda: drive.loop.board.status_of(record))
+        return run_status(record, "")
 
     def _cancel(self, record: RunRecord, grace_s: float) -> None:
         _not_negative("grace_s", grace_s)

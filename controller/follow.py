@@ -71,6 +71,11 @@ class Follower:
         #: Batches that the consumer failed on.
         self.errors = 0
 
+    @property
+    def current(self) -> bool:
+        """Whether the caller runs on its thread."""
+        return threading.current_thread() is self._thread
+
     def start(self) -> None:
         """Begin to follow."""
         if self._since is None:
@@ -89,7 +94,7 @@ class Follower:
     def stop(self, timeout_s: float) -> bool:
         """End it and wait for that; return whether it was done in time, or is about to be if the consumer asks."""
         self.end()
-        if threading.current_thread() is self._thread:
+        if self.current:
             return True
         if self._thread.is_alive():
             self._thread.join(timeout_s)

@@ -63,6 +63,11 @@ class Followers:
             for follower in self._followers:
                 follower.start()
 
+    @property
+    def current(self) -> bool:
+        """Whether the caller runs on a thread of one of them: in a callback, say."""
+        return any(follower.current for follower in list(self._followers))
+
     def stop(self, timeout_s: float) -> None:
         """Have all finish, side by side, and wait at most so many seconds; a callback that hangs gets no more calls."""
         followers = list(self._followers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from sliceform.controller.observed import Event
@@ -33,6 +33,10 @@ class Inbox:
         self._requests.append(request)
         self._wake.set()
 
+    def leave(self, request: Callable[[], Any]) -> None:
+        """Put in something to be called on the loop's thread, without a lock and without waking it."""
+        self._requests.append(request)
+
     def wake(self) -> None:
         """Wake the loop."""
         self._wake.set()
@@ -41,14 +45,8 @@ class Inbox:
         """Wait until something comes in, at most `timeout_s` seconds."""
         self._wake.wait(timeout_s)
 
-    def take(self) -> tuple[list[Event], list[Callable[[], Any]]]:
-        """Take everything out, oldest first."""
+    def take(self) -> tuple[list[Event], Iterator[Callable[[], Any]]]:
+        """Take all events out, oldest first, and each request when it comes to it: what a failure leaves stays in."""
         self._wake.clear()
-        return _drain(self._events), _drain(self._requests)
-
-
-def _drain(queue: deque[Any]) -> list[Any]:
-    taken = []
-    while queue:
-        taken.append(queue.popleft())
-    return taken
+        events = [self._events.popleft() for _ in range(len(self._events))]
+        return events, (self._requests.popleft() for _ in range(len(self._requests)))
