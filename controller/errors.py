@@ -7,6 +7,7 @@
     |- ClusterError                     also a RuntimeError: the cluster cannot be used
     |  |- RayUnreachableError           no Ray there
     |  |- RayClientError                Ray Client (`ray://`) is not supported
+    |  |- RayWorkerError                a fleet cannot live in an actor or a task
     |  `- RayVersionError               too old a Ray
     |- FleetNameTakenError              also a RuntimeError: another controller has this name
     |- FleetClosedError                 also a RuntimeError: the fleet was closed
@@ -55,6 +56,7 @@ __all__ = [
     "RayClientError",
     "RayUnreachableError",
     "RayVersionError",
+    "RayWorkerError",
     "ResultLost",
     "RunCancelled",
     "RunError",
@@ -83,6 +85,10 @@ class RayClientError(ClusterError):
     """The process is connected through Ray Client, which cannot carry a fleet."""
 
 
+class RayWorkerError(ClusterError):
+    """The process is a Ray worker: nothing would give a fleet back when its actor or task ends."""
+
+
 class RayVersionError(ClusterError):
     """The installed Ray is too old."""
 
@@ -93,6 +99,10 @@ class BackendError(SliceformError, RuntimeError):
 
 class FleetClosedError(SliceformError, RuntimeError):
     """The fleet has been closed: make a new controller."""
+
+    def __init__(self, message: str = "this fleet was closed; make a new SliceController") -> None:
+        """Take other words, if there are any."""
+        super().__init__(message)
 
 
 class FleetNameTakenError(SliceformError, RuntimeError):

@@ -13,7 +13,13 @@ import socket
 
 import ray
 
-from sliceform.controller.errors import ClusterError, RayClientError, RayUnreachableError, RayVersionError
+from sliceform.controller.errors import (
+    ClusterError,
+    RayClientError,
+    RayUnreachableError,
+    RayVersionError,
+    RayWorkerError,
+)
 from sliceform.controller.ray_backend import private
 
 #: The first Ray with all that is used here, label selectors per bundle among them.
@@ -32,16 +38,13 @@ def connect(address: str | None = None) -> str:
     Raises:
         RayVersionError: Ray is older than 2.60.
         RayClientError: the process is, or would be, connected through Ray Client.
+        RayWorkerError: the process is a Ray worker.
         RayUnreachableError: there is no cluster.
 
     """
     check_version(private.describe_version())
     wanted = address or os.environ.get("RAY_ADDRESS") or "auto"
-    if private.client_connected() or (not ray.is_initialized() and wanted.startswith("ray://")):
-        raise RayClientError(
-            "Ray Client (ray://) cannot carry a fleet, which lives and dies with its driver: run the driver on the "
-            "cluster, for example with `ray job submit`, and connect with the address of the GCS or `auto`"
-        )
+    check_home(wanted)
     if not ray.is_initialized():
         _probe(wanted)
         try:
@@ -49,6 +52,30 @@ def connect(address: str | None = None) -> str:
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _unreachable(wanted, error) from error
     return current_job()
+
+
+def check_home(address: str) -> None:
+    """Refuse a process in which a fleet cannot live: only the driver of a job takes all that it made along.
+
+    Ray removes the groups of a driver with its job. Those made in an actor or a task stay until that *and* the job are
+    dead (Ray 2.60): with the worker gone nobody would give them back, and its successor would wait behind them.
+
+    Raises:
+        RayClientError: the process is, or would be with this address, connected through Ray Client.
+        RayWorkerError: the process is a Ray worker.
+
+    """
+    if private.client_connected() or (not ray.is_initialized() and address.startswith("ray://")):
+        raise RayClientError(
+            "Ray Client (ray://) cannot carry a fleet, which lives and dies with its driver: run the driver on the "
+            "cluster, for example with `ray job submit`, and connect with the address of the GCS or `auto`"
+        )
+    if private.is_worker():
+        raise RayWorkerError(
+            "a fleet cannot live in an actor or a task of Ray, because its slices would stay when that ends: make the "
+            "SliceController in the driver process, for example one started with `ray job submit`, and let the actor "
+            "or task ask it"
+        )
 
 
 def current_job() -> str:

@@ -80,6 +80,17 @@ def client_connected() -> bool:
         return False
 
 
+def is_worker() -> bool:
+    """Whether this process is one of Ray's workers, which run actors and tasks; False if that cannot be known."""
+    try:
+        from ray._private.worker import WORKER_MODE, global_worker
+
+        return bool(global_worker.mode == WORKER_MODE)
+    except (ImportError, AttributeError) as error:
+        _unknown("is_worker", error)
+        return False
+
+
 def remote_parts(fn: Any) -> RemoteParts | None:
     """Take a Ray remote function apart; None if it is none, or if Ray does not show its parts."""
     try:

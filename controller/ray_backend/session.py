@@ -36,6 +36,11 @@ class Session:
         """Call `then` on the I/O thread once a reference has its value or error; Ray's thread only queues."""
         ref.future().add_done_callback(lambda answer: self.io.put(partial(then, answer)))
 
+    @staticmethod
+    def disregard(ref: Any) -> None:
+        """Take note of what becomes of a reference that nobody will read: Ray reports errors that nobody has seen."""
+        ref.future().add_done_callback(Answer.exception)
+
     def check(self) -> None:
         """See that the connection is the one that we began with.
 

@@ -209,6 +209,8 @@ class Attempts:
                 self._session.post(task.started)
             self._end(holding, work, task, outcomes.from_envelope(answer.result(), task.value))
             return
+        # What befell the task befell its value, too.
+        self._session.disregard(task.value)
         releasing = holding.stage is not Stage.HELD
         outcome = outcomes.from_error(error, stopping=work.stopping, releasing=releasing)
         if outcome.kind is OutcomeKind.CRASHED and outcomes.may_be_loss(error):

@@ -13,6 +13,7 @@ from sliceform.controller.errors import (
     RayClientError,
     RayUnreachableError,
     RayVersionError,
+    RayWorkerError,
     RunCancelled,
     RunError,
     RunFailed,
@@ -28,6 +29,7 @@ EXAMPLES = [
     RayUnreachableError("no"),
     RayClientError("no"),
     RayVersionError("no"),
+    RayWorkerError("no"),
     BackendError("no"),
     FleetClosedError("closed"),
     FleetNameTakenError("prod", "driver 7"),
@@ -67,7 +69,7 @@ def test_one_tree():
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), SliceformError)
         assert name in errors.__doc__, f"{name} is missing in the drawing"
-    for error in (RayUnreachableError, RayClientError, RayVersionError):
+    for error in (RayUnreachableError, RayClientError, RayVersionError, RayWorkerError):
         assert issubclass(error, ClusterError)
     for error in (RunFailed, RunPreempted, RunCancelled):
         assert issubclass(error, RunError)
