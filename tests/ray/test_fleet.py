@@ -1,5 +1,6 @@
 """The whole controller on real raylets: fleets that grow, shrink, lose hosts and run functions."""
 
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -171,6 +172,9 @@ def test_references_are_of_use_on_hosts_and_are_let_go_with_the_run(pool: Virtua
         fleet.run(who)
         before = len(count())
         use_references(fleet)
+        # A slice keeps what its last attempt returned until its next one.
+        fleet.run(who)
+        gc.collect()
         wait_for(lambda: len(count()) <= before)
         wait_for(lambda: not [row for row in ray_state.actors().values() if living(row, "Adder")])
 
