@@ -320,6 +320,12 @@ class Attempts:
         except (ray.exceptions.RayError, ValueError, TypeError) as error:
             log.warning("task_not_cancelled", attempt=work.key, rank=task.rank, cause=repr(error))
 
+    def _cancel_late(self, life: str, key: str, rank: int) -> None:
+        holding = self._holdings.get(life)
+        work = holding.attempts.get(key) if holding is not None else None
+        if work is not None:
+            self._cancel(work, work.tasks[rank])
+
     # Being told.
 
     def notify(self, holding: Holding, request: Notify) -> None:
@@ -367,7 +373,9 @@ class Attempts:
                 self._end(holding, work, task, outcomes.stopped())
             self._clear(holding, work, task, grace_s)
             if task.running:
-                self._session.io.put(partial(self._cancel, work, task), grace_s + _STOP_MARGIN_S)
+                # By name: what is over by then must not be kept for it.
+                late = partial(self._cancel_late, holding.life, work.key, task.rank)
+                self._session.io.put(late, grace_s + _STOP_MARGIN_S)
 
     def _nothing_left(self, agent: Agent, key: str, answer: Answer) -> None:
         error = answer.exception()
