@@ -8,6 +8,8 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -20,6 +22,9 @@ from sliceform.controller import (
     TpuSlice,
     UnpicklableFunctionError,
 )
+from sliceform.controller.errors import RayWorkerError
+from sliceform.controller.journal import open_journal
+from sliceform.controller.ray_backend import private
 from sliceform.controller.testing.virtual_cluster import VirtualCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
@@ -50,16 +55,17 @@ def pool(cluster: VirtualCluster) -> VirtualCluster:
 
 
 @pytest.fixture
-def start_driver(pool: VirtualCluster) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def start_driver(pool: VirtualCluster) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a driver process of its own with this body; it ends with the test."""
     with contextlib.ExitStack() as stack:
 
-        def start(body: str) -> subprocess.Popen[str]:
+        def start(body: str, **options: Any) -> subprocess.Popen[str]:
             driver = subprocess.Popen(
                 [sys.executable, "-c", _DRIVER + textwrap.dedent(body), pool.address],
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+                **options,
             )
             stack.callback(driver.wait)
             stack.callback(driver.kill)
@@ -102,6 +108,75 @@ def test_a_driver_that_ends_leaves_nothing(start_driver: Callable[[str], subproc
     if how != "exception":
         driver.send_signal(signal.SIGINT if how == "interrupt" else signal.SIGKILL)
     assert driver.wait(READY_S) != 0
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_work_saves_when_its_driver_is_told_to_end(
+    start_driver: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """SIGTERM: work is told and has its grace; the driver then ends as Ray has it, with its journal closed."""
+    driver = start_driver(
+        f"""
+        def train():
+            import pathlib, time
+            from sliceform.controller import host_context
+            me = host_context()
+            while not me.should_stop():
+                time.sleep(0.05)
+            time.sleep(1.0)
+            pathlib.Path({str(tmp_path)!r}, f"saved-{{me.rank}}").touch()
+        with SliceController(TpuSlice("v4-16"), 1, journal={str(tmp_path / "fleet.db")!r}) as fleet:
+            run = fleet.submit(train)
+            fleet.wait_ready(1, {READY_S})
+            while any(host.state != "running" for host in fleet.status().slices[0].hosts):
+                time.sleep(0.05)
+            say("running")
+            run.result()
+        """
+    )
+    read_until(driver, "running")
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(READY_S) == signal.SIGTERM
+    assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
+    with open_journal(tmp_path / "fleet.db") as journal:
+        assert (journal.writing(), journal.at(time.time())) == ("closed", {})
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_process_that_dies_is_told_of_once_and_not_by_ray(start_driver: Callable[..., subprocess.Popen[str]]) -> None:
+    """No reference whose task failed is left unread: Ray would print an error for each."""
+    driver = start_driver(
+        f"""
+        def die():
+            import os, signal
+            os.kill(os.getpid(), signal.SIGKILL)
+        with SliceController(TpuSlice("v4-16"), 1) as fleet:
+            fleet.wait_ready(1, {READY_S})
+            try:
+                fleet.run(die)
+            except Exception as error:
+                say(type(error).__name__)
+            fleet.run(int)  # what is kept of the last run is let go
+        """,
+        stderr=subprocess.PIPE,
+    )
+    out, err = driver.communicate(timeout=READY_S)
+    assert driver.returncode == 0, err
+    assert "RunFailed" in out.splitlines()
+    assert "Unhandled error" not in err
+
+
+def test_a_fleet_in_an_actor_or_a_task_is_refused(pool: VirtualCluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would keep its groups when that ends; a driver is none."""
+    ray.cloudpickle.register_pickle_by_value(private)
+    try:
+        assert ray.get(ray.remote(num_cpus=0)(private.is_worker).remote(), timeout=READY_S)
+    finally:
+        ray.cloudpickle.unregister_pickle_by_value(private)
+    assert not private.is_worker()
+    monkeypatch.setattr(private, "is_worker", lambda: True)
+    with pytest.raises(RayWorkerError, match="in the driver process"):
+        SliceController(TpuSlice("v4-16"), 1).start()
 
 
 @pytest.mark.usefixtures("no_leaks")

@@ -75,7 +75,7 @@ def call(attempt: str, incarnation: str) -> dict[str, Any]:
 def submit(attempt: str, incarnation: str, function: Any, *args: Any) -> Any:
     task = ray.remote(num_cpus=1, num_returns=2, max_calls=1, max_retries=0)(remote.run_host)
     work = ray.cloudpickle.dumps((function, args, {}))
-    return task.remote(bootstrap.sources(), call(attempt, incarnation), work)
+    return task.remote(bootstrap.sources(), call(attempt, incarnation), work, ())
 
 
 def look() -> dict[str, Any]:
