@@ -15,6 +15,8 @@ import pytest
 
 from sliceform.controller.explanations import explain_fleet
 from sliceform.controller.journal import open_journal
+from sliceform.controller.known import Known
+from sliceform.controller.look import Look
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -104,7 +106,7 @@ def test_the_demo_shows_all_of_it(place: Path) -> None:
     assert "raylet" not in said
     with open_journal(place / "kept.db") as journal:
         assert (journal.writing(), journal.violations(), journal.at(time.time())) == ("closed", (), {})
-        why = str(explain_fleet(journal, time.time()))
+        why = str(explain_fleet(Known(journal), Look(time.time())))
     assert re.search(rf"host {lost[1]}/\d on node \w+ of v4-16-\w was lost at .*, learnt by \w+: ", why)
     assert f"replaced {lost[1]} and was ready" in why
     assert "its work stood still for" in why
