@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from sliceform.controller.compat import mailbox
 from sliceform.controller.errors import ClusterError
 from sliceform.controller.ray_backend.connect import current_job
+from sliceform.controller.ray_backend.session import Session
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +62,7 @@ class Refs:
 
     def keep(self, promise: Promise, data: bytes, held: tuple[Any, ...] = ()) -> None:
         """Let the promise's reference become the value that was pickled; `held` are the references in it."""
-        self._while_connected(lambda: self._mailbox.put.remote(promise.number, data, None, held))
+        self._put(promise.number, data, None, held)
 
     def fail(self, promise: Promise, error: Exception) -> None:
         """Let the promise's reference raise this."""
@@ -69,7 +70,7 @@ class Refs:
 
     def fail_as(self, promise: Promise, error: bytes, text: str) -> None:
         """Let the promise's reference raise the exception that was pickled; `text` is shown with it."""
-        self._while_connected(lambda: self._mailbox.put.remote(promise.number, error, text))
+        self._put(promise.number, error, text)
 
     def hand(self, refs: Sequence[Any]) -> Any:
         """Return a reference to a list of references."""
@@ -87,6 +88,10 @@ class Refs:
     def close(self) -> None:
         """End the actor: promises that were not kept fail with `ActorDiedError`."""
         self._while_connected(lambda: ray.kill(self._mailbox))
+
+    def _put(self, *letter: Any) -> None:
+        """Give the actor something, and let nobody be told of an error should it be dead: its promises tell."""
+        self._while_connected(lambda: Session.disregard(self._mailbox.put.remote(*letter)))
 
     def _while_connected(self, call: Callable[[], Any]) -> None:
         """Ask something of the actor, which went with the connection if that was closed, as all references did."""

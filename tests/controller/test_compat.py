@@ -528,6 +528,33 @@ class TestRefs:
         left.close()
         left.fail(Promise(1, None), ValueError("boo"))
 
+    def test_what_the_mailbox_answers_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Ray prints errors that nobody has seen; that it is dead is told by its promises."""
+        answers: list[Future[Any]] = []
+
+        class Mailbox:
+            """The actor, its method, and the reference that this returns."""
+
+            @property
+            def put(self) -> "Mailbox":
+                return self
+
+            def remote(self, *_: Any) -> "Mailbox":
+                return self
+
+            def future(self) -> Future[Any]:
+                answers.append(Future())
+                return answers[-1]
+
+        monkeypatch.setattr(refs, "current_job", lambda: "01")
+        ours = object.__new__(refs.Refs)
+        ours._job, ours._mailbox = "01", Mailbox()
+        ours.keep(Promise(1, None), b"")
+        ours.fail(Promise(2, None), ValueError("no"))
+        assert len(answers) == 2
+        for answer in answers:
+            answer.set_exception(ActorDiedError())
+
 
 class TestPinned:
     def test_run_waits_for_its_slice_alone_and_nobody_waits_behind_it(self, sim_fleet: Any) -> None:
