@@ -141,7 +141,7 @@ class SliceController:
         self._closer: threading.Thread | None = None
         self._close_by = math.inf
         self._over = threading.Event()
-        self._charge = Charge(tell=self._tell, close=self.close, ticks=self._ticks)
+        self._charge = Charge(tell=self._tell, close=self.close, ticks=self._ticks, grace_s=self.settings.close_grace_s)
 
     def __repr__(self) -> str:
         """Say what is wanted, and what there is after the last tick; asks nobody."""

@@ -34,6 +34,8 @@ class Charge:
     close: Callable[[], None]
     #: Whether it ticks on a thread of its own, so that another thread may close it.
     ticks: Callable[[], bool]
+    #: Its `close_grace_s`, seconds.
+    grace_s: float
 
 
 class Termination:
@@ -85,14 +87,17 @@ class Termination:
         """Whether this is the handler that deals with the signal, not an older one that somebody still calls."""
         return handler is self._handler and bool(self.charges)
 
-    def tell(self) -> None:
-        """The program is to end: have all work told, and let nothing cut the end short."""
+    def tell(self) -> bool:
+        """The program is to end: have all work told, let nothing cut the end short; return whether that is news."""
         self.signals += 1
+        first = self.signals == 1
         for charge in list(self.charges):
             charge.tell(None if self.signals == 1 else 0.0)
         if not callable(signal.getsignal(signal.SIGALRM)):
             # Armed beneath Python, as by absl's handler in Ray: it would abort the process after 3 s.
             signal.alarm(0)
+        # Kept from the beginning: the next signal may have come in the midst of this.
+        return first
 
     def wait(self) -> None:
         """Close the fleets that others may close, and wait for that; a second signal only makes it shorter."""
@@ -101,7 +106,7 @@ class Termination:
         closing = [threading.Thread(target=charge.close, name="sliceform-end", daemon=True) for charge in charges]
         for thread in closing:
             thread.start()
-        end = time.monotonic() + _MARGIN_S
+        end = time.monotonic() + max((charge.grace_s for charge in charges), default=0.0) + _MARGIN_S
         for thread in closing:
             thread.join(max(0.0, end - time.monotonic()))
 
@@ -126,8 +131,7 @@ class _Handler:
                 raise
             return
         if ours:
-            self._owner.tell()
-            if self._owner.signals > 1:
+            if not self._owner.tell():
                 return
             self._owner.wait()
         signal.signal(number, signal.SIG_DFL)

@@ -47,7 +47,7 @@ def make(journal, stop_s, **settings):
 def up(fleet):
     fleet.wait_ready()
     run = fleet.submit(int)
-    fleet._opened().wait(lambda status: status.slices[0].hosts[0].state == "running", 10.0)
+    fleet._opened().wait(lambda status: status.slices[0].hosts[0].state == "running", 30.0)
     return run
 
 def say(*words):
@@ -171,7 +171,7 @@ def test_work_is_told_before_the_program_comes_to_close_its_fleet(start_driver, 
         """
         as_ray()
         fleet = make(journal, stop_s).start()
-        atexit.register(lambda: (told.wait(10), say("told")))  # runs before the fleet's own
+        atexit.register(lambda: say("told" if told.wait(30) else "left alone"))  # runs before the fleet's own
         told = threading.Event()
         run = up(fleet)
         fleet.on_change(lambda change: change.trigger == "drain" and told.set())
@@ -179,11 +179,9 @@ def test_work_is_told_before_the_program_comes_to_close_its_fleet(start_driver, 
         run.result()
         """
     )
-    begun = time.monotonic()
     driver.send_signal(signal.SIGTERM)
     assert driver.wait(SOON_S) == signal.SIGTERM
     assert driver.stdout.read() == "told\n"
-    assert time.monotonic() - begun < 8.0
     assert stopped_in_peace(journal)
 
 
@@ -204,6 +202,42 @@ def test_a_second_signal_ends_it_sooner(start_driver, before, second):
     assert driver.stdout.readline() == "told\n"
     driver.send_signal(second)
     assert driver.wait(SOON_S) != 0
+
+
+def test_a_second_signal_in_the_midst_of_the_first_ends_the_program_as_well(start_driver):
+    driver = start_driver(
+        """
+        from sliceform.controller.termination import TERMINATION, Charge
+        def again(grace_s):
+            if grace_s is None:
+                signal.raise_signal(signal.SIGTERM)
+        TERMINATION.watch(Charge(tell=again, close=lambda: None, ticks=lambda: False, grace_s=0.0))
+        with make(None, 600.0, close_grace_s=600.0) as fleet:
+            run = up(fleet)
+            say("up")
+            run.wait()
+            say("goes on")
+        """
+    )
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(SOON_S) == -signal.SIGTERM
+    assert driver.stdout.read() == ""
+
+
+def test_a_long_grace_is_not_cut_short(start_driver, journal):
+    driver = start_driver(
+        """
+        from sliceform.controller import termination
+        termination._MARGIN_S = stop_s / 2
+        with make(journal, stop_s, close_grace_s=30.0) as fleet:
+            run = up(fleet)
+            say("up")
+            run.result()
+        """
+    )
+    driver.send_signal(signal.SIGTERM)
+    assert driver.wait(SOON_S) == -signal.SIGTERM
+    assert stopped_in_peace(journal)
 
 
 def test_all_fleets_of_a_program_share_one_grace(start_driver):
