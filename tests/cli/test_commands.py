@@ -1,9 +1,9 @@
 """The command line: help, typing errors, exit codes, and the commands that need no Ray."""
 
 import os
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -127,13 +127,23 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded & {"ray", "jax", "numpy", "pydantic", "structlog", "transitions", "sklearn"}
 
 
+def _cpu_s(code: str, *words: str) -> float:
+    """Return the processor's time that a program of this Python takes, seconds."""
+
+    def used() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return children.ru_utime + children.ru_stime
+
+    begin = used()
+    subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, check=True)
+    return used() - begin
+
+
 def test_help_is_quick() -> None:
-    took = []
-    for _ in range(5):
-        begin = time.perf_counter()
-        subprocess.run([sys.executable, "-c", _MAIN, "--help"], stdout=subprocess.DEVNULL, check=True)
-        took.append(time.perf_counter() - begin)
-    assert min(took) < 0.3
+    """About three times what Python needs to do nothing, measured beside it: on a busy machine both take longer."""
+    took = [(_cpu_s(_MAIN, "--help"), _cpu_s("pass")) for _ in range(5)]
+    ours, nothing = map(min, zip(*took, strict=True))
+    assert ours < 6 * nothing
 
 
 def test_a_reader_that_goes_away_is_no_error_of_ours() -> None:

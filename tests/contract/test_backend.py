@@ -175,7 +175,8 @@ class TestLoss:
         harness.remove_group("a", part)
         begin = harness.now()
         lost = harness.wait_for(HostLost, life="a")[0]
-        assert harness.now() - begin < 2.0
+        # All groups are asked for once a second: the rest is for a busy machine.
+        assert harness.now() - begin < 10.0
         assert (lost.rank, lost.reason) == (None, Reason.GROUP_LOST)
         assert harness.told(HostNoticed, life="a") == []
         harness.release("a", lost=True)

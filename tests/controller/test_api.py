@@ -261,9 +261,9 @@ class TestOnItsOwnThread:
 
     def test_comes_up_runs_and_leaves_nothing(self, sim: SimBackend) -> None:
         with self.fleet(sim) as fleet:
-            assert fleet.wait_ready(timeout_s=10.0).ready == 2
+            assert fleet.wait_ready(timeout_s=60.0).ready == 2
             run = fleet.submit(divmod, 7, 2)
-            assert run.result(timeout_s=10.0).values == [(3, 1)] * 4
+            assert run.result(timeout_s=60.0).values == [(3, 1)] * 4
             assert run.status().state == "succeeded"
             assert fleet.plan() == ()
             with pytest.raises(ConfigurationError, match="ticks by itself"):
@@ -280,7 +280,7 @@ class TestOnItsOwnThread:
         with pytest.raises(InsufficientSlicesError):
             fleet.wait_ready(timeout_s=0.1)
         fleet.close(grace_s=0.1)
-        assert time.monotonic() - begun < 10.0
+        assert time.monotonic() - begun < 60.0
 
     def test_leaving_the_body_waits_for_its_runs(self, sim: SimBackend) -> None:
         with self.fleet(sim) as fleet:
@@ -298,7 +298,7 @@ class TestOnItsOwnThread:
             with pytest.raises(RunCancelled):
                 each.result(timeout_s=0.0)
         assert sim.left_at_close == {}
-        assert time.monotonic() - begun < 10.0
+        assert time.monotonic() - begun < 60.0
 
     def test_closing_at_once_leaves_nothing(self, sim: SimBackend) -> None:
         """Also when the close comes in the midst of the tick that creates the first slices."""
@@ -312,18 +312,18 @@ class TestOnItsOwnThread:
 
         sim.submit = slow  # type: ignore[method-assign]
         fleet = self.fleet(sim).start()
-        assert created.wait(10.0)
+        assert created.wait(60.0)
         fleet.close()
         assert sim.left_at_close == {}
 
     def test_a_lost_host_is_replaced(self, sim: SimBackend) -> None:
         with self.fleet(sim) as fleet:
-            fleet.wait_ready(timeout_s=10.0)
+            fleet.wait_ready(timeout_s=60.0)
             place = fleet.status().slices[0].place
             assert place is not None
             sim.kill_host(place, 0)
             fleet._drive.wait(lambda status: [row.id for row in status.slices] == ["slice-2", "slice-3"], 10.0)
-            assert fleet.wait_ready(2, timeout_s=10.0).slices[1].replaces == "slice-1"
+            assert fleet.wait_ready(2, timeout_s=60.0).slices[1].replaces == "slice-1"
 
     def test_a_tick_that_raises_does_not_end_the_loop(self, sim: SimBackend, monkeypatch: pytest.MonkeyPatch) -> None:
         from sliceform.controller import runner
@@ -337,18 +337,18 @@ class TestOnItsOwnThread:
 
         with self.fleet(sim) as fleet:
             fleet._loop.inbox.ask(breaks)
-            assert broken.wait(10.0)
-            assert fleet.wait_ready(timeout_s=10.0).ready == 2
+            assert broken.wait(60.0)
+            assert fleet.wait_ready(timeout_s=60.0).ready == 2
             assert fleet._drive.runner is not None
             assert fleet._drive.runner.errors == 1
 
     def test_questions_from_many_threads_are_answered(self, sim: SimBackend) -> None:
         with self.fleet(sim) as fleet:
-            fleet.wait_ready(timeout_s=10.0)
+            fleet.wait_ready(timeout_s=60.0)
             answers: list[Any] = []
             threads = [threading.Thread(target=lambda: answers.append(fleet.plan())) for _ in range(8)]
             for thread in threads:
                 thread.start()
             for thread in threads:
-                thread.join(10.0)
+                thread.join(60.0)
             assert answers == [()] * 8

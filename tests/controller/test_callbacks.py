@@ -140,7 +140,7 @@ def test_one_that_hangs_harms_neither_the_fleet_nor_the_others_nor_the_end(fleet
             assert fleet.run(pow, 2, 5).values == [32, 32]
             hung[0].until(bool)
             begun = time.monotonic()
-        assert time.monotonic() - begun < 2.0
+        assert time.monotonic() - begun < BOUND_S / 2
         assert told.values == list(fleet.history)
     finally:
         free.set()

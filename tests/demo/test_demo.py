@@ -72,7 +72,7 @@ def left_behind(place: Path) -> list[str]:
 
 
 def wait_until_nothing_is_left(place: Path) -> None:
-    end = time.monotonic() + 15
+    end = time.monotonic() + 45
     while left := left_behind(place):
         assert time.monotonic() < end, left
         time.sleep(0.1)

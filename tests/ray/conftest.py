@@ -17,7 +17,7 @@ from sliceform.controller.testing.virtual_cluster import VirtualCluster
 StartCluster = Callable[..., AbstractContextManager[VirtualCluster]]
 
 #: How long what a test leaves behind may take to go, in seconds.
-_SETTLE_S = 20.0
+_SETTLE_S = 45.0
 
 #: Parts of the command lines of what Ray runs on a host whether or not anybody uses it.
 _RAYS_OWN = (

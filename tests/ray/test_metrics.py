@@ -31,7 +31,7 @@ def cluster(start_cluster: Callable[..., Any]) -> Iterator[VirtualCluster]:
 def scrape(fleet: str) -> Samples:
     """Read the samples of one fleet, with the tags that are ours."""
     node = ray.nodes()[0]
-    answer = requests.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=10)
+    answer = requests.get(f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics", timeout=30)
     answer.raise_for_status()
     samples: Samples = {}
     for found in _LINE.finditer(answer.text):

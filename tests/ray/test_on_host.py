@@ -115,7 +115,7 @@ def test_agent_and_host_process_work_where_sliceform_cannot_be_imported(agent: A
     described = ray.get(agent.describe.remote(), timeout=60)
     assert described["node_id"] == ray.get_runtime_context().get_node_id()
     assert described["address"]
-    assert ray.get(agent.beat.remote(0.01), timeout=10) is True
+    assert ray.get(agent.beat.remote(0.01), timeout=30) is True
     prepared = ray.get(agent.prepare.remote("run-1/1", want_ports=True), timeout=30)
     assert len(set(prepared["ports"])) == 2
 
@@ -126,7 +126,7 @@ def test_a_function_runs_and_is_seen_to_start_and_to_be_gone(agent: Any, incarna
     envelope, value = submit("run-1/1", incarnation, look)
     assert ray.get(envelope, timeout=60)["status"] == "returned", ray.get(envelope)
     found = ray.cloudpickle.loads(ray.get(value))
-    assert found["pid"] == ray.get(started, timeout=10)
+    assert found["pid"] == ray.get(started, timeout=30)
     assert (found["leads"], found["rank"], found["mine"]) == (True, 0, "yes")
     assert found["heavy"] == []
     assert ray.get(agent.stop.remote("run-1/1", 10.0), timeout=30) == 0

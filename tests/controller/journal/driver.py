@@ -1,21 +1,48 @@
-"""Drivers that are killed: each child writes a journal of a busy simulated fleet, and tells what it recorded when."""
+"""Drivers that are killed: each child writes a journal of a busy simulated fleet, and tells how far it has come."""
 
 import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 
 import structlog
 
 from sliceform.controller.api import SliceController
+from sliceform.controller.follow import Batch
+from sliceform.controller.journal.writer import JournalWriter
 from sliceform.controller.settings import Settings
 from sliceform.controller.spec import TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 
+#: What the journal's thread is to sleep between two writes, seconds.
+PAUSE_S = 0.02
+
+
+class Pace:
+    """Counts the writes of a journal that have begun, and the pauses of a thread that only sleeps beside it."""
+
+    def __init__(self, monkeypatched: type[JournalWriter]) -> None:
+        self.writes = self.pauses = 0
+        write = monkeypatched.write
+
+        def counted(writer: JournalWriter, batch: Batch) -> None:
+            self.writes += 1
+            write(writer, batch)
+
+        monkeypatched.write = counted  # type: ignore[method-assign]
+        threading.Thread(target=self._sleep, daemon=True).start()
+
+    def _sleep(self) -> None:
+        while True:
+            time.sleep(PAUSE_S)
+            self.pauses += 1
+
 
 def fleet_without_end(path: Path, tell: int) -> None:
-    """Run slices to death until killed; after every tick write the number of the last change and the time to `tell`."""
+    """Run slices to death until killed; after every tick write the last change's number and the pace to `tell`."""
+    pace = Pace(JournalWriter)
     clock = FakeClock(epoch=time.time())
     shape = TpuSlice("v4-16")
     sim = SimBackend(shape, 6, clock=clock, work_s=2.0)
@@ -32,7 +59,9 @@ def fleet_without_end(path: Path, tell: int) -> None:
                 sim.kill_host(rows[0].place, 1)
                 sim.restore_slice(rows[0].place)
             fleet.options(slices=1).submit(max, 1, 2)
-        os.write(tell, f"{fleet.history.last_seq} {time.monotonic()}\n".encode())
+        # The number first: a write that begins after it was read has, but for the first one, that change in it.
+        last_seq = fleet.history.last_seq
+        os.write(tell, f"{last_seq} {pace.writes} {pace.pauses}\n".encode())
         time.sleep(0.001)
 
 

@@ -119,7 +119,7 @@ def start(own_tmp: Path, tmp_path: Path) -> Iterator[Start]:
         note = tmp_path / f"note-{len(started)}"
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         started.append(subprocess.Popen([sys.executable, "-c", HOST + code, attempt, str(note)], env=env))
-        end = time.monotonic() + 15
+        end = time.monotonic() + 60
         while not note.exists() or "done" not in note.read_text():
             assert time.monotonic() < end
             time.sleep(0.01)
@@ -162,8 +162,8 @@ def test_stop_leaves_nothing(agent: Agent, channel: Channel, start: Start, code:
 def test_stop_asks_first_and_kills_nobody_who_listens(agent: Agent, start: Start) -> None:
     start(POLITE)
     began = time.monotonic()
-    assert asyncio.run(agent.stop(ATTEMPT, 10.0)) == 0
-    assert time.monotonic() - began < 5
+    assert asyncio.run(agent.stop(ATTEMPT, 60.0)) == 0
+    assert time.monotonic() - began < 30
 
 
 def test_what_starts_after_stop_runs_nothing(agent: Agent, own_tmp: Path, channel: Channel) -> None:

@@ -237,7 +237,7 @@ class TestLockfile:
         lockfile.touch()
         began = time.monotonic()
         clean()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
         assert says in caplog.text
         assert lockfile.exists() is bool(says)
         if not says:

@@ -74,7 +74,7 @@ def test_all_work_ends_daemons_included(guard: Guard, daemon: tuple[Channel, sub
     channel, child = daemon
     channel.folder.mkdir(parents=True)
     guard._end_all()
-    assert child.wait(5) == -9
+    assert child.wait(30) == -9
     assert channel.buried()
 
 
@@ -87,7 +87,7 @@ def test_who_asks_at_the_door_is_told_when_nothing_is_left(
         ours.sendall(f"{channel.mark}\n".encode())
         guard._answer(theirs)
         assert ours.recv(100) == b"clear\n"
-    assert child.wait(5) == -9
+    assert child.wait(30) == -9
 
 
 @pytest.mark.parametrize("mark", ["i2/slice-1-0/run-1-1", "../../x", "", "x" * 10_000])

@@ -331,4 +331,4 @@ sys.stdout.flush()
     )
     (envelope, value), calls, took_s = answer
     assert (envelope["status"], value, calls) == ("returned", 7, ["shutdown"])
-    assert 0.2 <= took_s < 5
+    assert 0.2 <= took_s < 20
