@@ -5,14 +5,15 @@ Only places whose nodes changed are judged anew. The loop's thread owns it; no I
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from sliceform.controller.observed import Node
 from sliceform.controller.places import Place, PlaceState, judge, place_of
 from sliceform.controller.requests import Reserve
 from sliceform.controller.spec import SliceShape, TpuSlice
+from sliceform.controller.usable import Usable
 
 #: Hosts of a new slice join one after the other: for so long after the first, seconds, a claim may wait there for the
 #: rest. Without that claim an autoscaler would take the slice for somebody else's, and start another.
@@ -21,7 +22,10 @@ JOINING_S = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """Where reservations may go, as things stand."""
+    """Where reservations may go, as things stand.
+
+    What may be as large as the cluster is not copied: the map keeps it current.
+    """
 
     #: TPU slices that are to carry no slice of ours now, and why. For the others Ray itself finds nodes that fit.
     barred: Mapping[str, str]
@@ -31,9 +35,10 @@ class Outlook:
     #: Those of them where it could land and that will not become fit by themselves.
     traps: frozenset[str]
     trap_nodes: frozenset[str]
-    #: Places that are whole and, as far as we can see, free; and their heads.
-    free: frozenset[str]
-    free_heads: frozenset[str]
+    #: Places that are whole and, as far as we can see, free.
+    free: AbstractSet[str]
+    #: The place of every node that has one.
+    place_of: Mapping[str, str]
     #: Of GPU and CPU nodes that could carry a host, how many are of which kind of accelerator, as far as Ray names it.
     kinds: Mapping[str, int]
     #: And which node is of which, if there are several.
@@ -45,7 +50,8 @@ class Outlook:
 
     def is_missed_by(self, asked: Reserve) -> bool:
         """Whether a reservation that waits keeps away from a place that is whole and free."""
-        return not (self.free.isdisjoint(asked.avoid) and self.free_heads.isdisjoint(asked.avoid_nodes))
+        places = {self.place_of.get(node, "") for node in asked.avoid_nodes}
+        return not (self.free.isdisjoint(asked.avoid) and self.free.isdisjoint(places))
 
 
 class PlaceMap:
@@ -55,12 +61,20 @@ class PlaceMap:
         """Start before the first read of the node table."""
         self._shape = shape
         self._nodes: Mapping[str, Node] = {}
-        self._members: dict[str, set[str]] = {}
+        #: Tuples, which the garbage collector need not go through again and again.
+        self._members: dict[str, tuple[str, ...]] = {}
         self._place_of: dict[str, str] = {}
         #: Places of which hosts are still to join, with the time until which that is no fault.
         self._joining: dict[str, float] = {}
-        self._outlook: tuple[int, frozenset[str], Outlook] | None = None
         self.places: dict[str, Place] = {}
+        #: TPU slices that are not whole.
+        self._faulty: dict[str, Place] = {}
+        self._usable = Usable()
+        #: The last outlook, of which version it is, what it was to keep away from, and which places changed since.
+        self._outlook: Outlook | None = None
+        self._seen = -1
+        self._avoided: frozenset[str] = frozenset()
+        self._changed: set[str] = set()
         #: Which of our slices is on which TPU slice, and those of them that are not about to leave it.
         self.holders: dict[str, str] = {}
         self.owners: dict[str, str] = {}
@@ -76,11 +90,11 @@ class PlaceMap:
             name = None if row is None else place_of(row, self._shape)
             old = self._place_of.pop(node_id, None)
             if old is not None:
-                self._members[old].discard(node_id)
+                self._members[old] = tuple(member for member in self._members[old] if member != node_id)
                 touched.add(old)
             if name is not None:
                 self._place_of[node_id] = name
-                self._members.setdefault(name, set()).add(node_id)
+                self._members[name] = (*self._members.get(name, ()), node_id)
                 touched.add(name)
         for name in touched:
             self._look(name, now)
@@ -100,7 +114,7 @@ class PlaceMap:
     def hold(self, place: str, life: str) -> None:
         """Note that a slice has taken a place."""
         self.holders[place] = self.owners[place] = life
-        self.version += 1
+        self._change(place)
 
     def give_up(self, place: str, life: str) -> None:
         """Note that a slice is about to leave a place: the next may take it as soon as there is room."""
@@ -112,7 +126,7 @@ class PlaceMap:
         self.give_up(place, life)
         if self.holders.get(place) == life:
             del self.holders[place]
-            self.version += 1
+            self._change(place)
 
     def units(self, place: str | None) -> int:
         """Return in how many units Ray counts each accelerator of a place."""
@@ -126,20 +140,28 @@ class PlaceMap:
 
     def outlook(self, avoided: frozenset[str]) -> Outlook:
         """Say where reservations may go, if they are also to keep away from the places in `avoided`."""
-        if self._outlook is None or self._outlook[:2] != (self.version, avoided):
-            self._outlook = (self.version, avoided, self._look_out(avoided))
-        return self._outlook[2]
+        if self._outlook is None or self._seen != self.version or avoided != self._avoided:
+            changed = self._changed | (avoided ^ self._avoided)
+            self._seen, self._avoided, self._changed = self.version, avoided, set()
+            for name in changed:
+                self._count(name)
+            self._outlook = self._look_out()
+        return self._outlook
 
-    def _look_out(self, avoided: frozenset[str]) -> Outlook:
-        tpu = isinstance(self._shape, TpuSlice)
-        whole = [name for name, place in self.places.items() if place.whole and name not in avoided]
-        free = frozenset(name for name in whole if name not in self.holders)
+    def _count(self, name: str) -> None:
+        place = self.places.get(name)
+        if place is not None and (not place.whole or name in self._avoided):
+            place = None
+        self._usable.put(name, place, held=name in self.holders)
+
+    def _look_out(self) -> Outlook:
+        avoided, usable = self._avoided, self._usable
         barred: dict[str, str] = {}
         names, nodes = set(avoided), set[str]()
         traps, trap_nodes = {name for name in avoided if self._may_land(name)}, set[str]()
-        for name, place in self.places.items() if tpu else ():
+        for name, place in self._faulty.items():
             # A place whose hosts are still to join is left alone only while there is a whole one instead.
-            if place.whole or (name in self._joining and not free):
+            if name in self._joining and not usable.free:
                 continue
             barred[name] = place.detail
             # No selector may be able to name it, and what is double may be two slices: their heads say which.
@@ -149,19 +171,16 @@ class PlaceMap:
             if name not in self._joining:
                 trap_nodes.update(place.heads if by_head else ())
                 traps.update((name,) if not by_head and place.heads else ())
-        heads = frozenset(head for name in free for head in self.places[name].heads)
-        kind_of = {} if tpu else {name: kind for name in whole if (kind := self.places[name].accelerator) is not None}
-        kinds = Counter(kind_of.values())
         return Outlook(
             barred=barred,
             avoid=frozenset(names),
             avoid_nodes=frozenset(nodes),
             traps=frozenset(traps),
             trap_nodes=frozenset(trap_nodes),
-            free=free,
-            free_heads=heads,
-            kinds=kinds,
-            kind_of=kind_of if len(kinds) > 1 else {},
+            free=usable.free,
+            place_of=self._place_of,
+            kinds=usable.kinds,
+            kind_of=usable.kind_of if len(usable.kinds) > 1 else {},
         )
 
     def _may_land(self, name: str) -> bool:
@@ -171,14 +190,22 @@ class PlaceMap:
 
     def _look(self, name: str, now: float) -> None:
         before = self.places.pop(name, None)
+        self._faulty.pop(name, None)
         after = None
         if self._members[name]:
             after = judge(name, [self._nodes[node] for node in self._members[name]], self._shape)
             self.places[name] = after
+            if isinstance(self._shape, TpuSlice) and not after.whole:
+                self._faulty[name] = after
         else:
             del self._members[name]
         if after is None or after.state is not PlaceState.INCOMPLETE:
             self._joining.pop(name, None)
         elif before is None:
             self._joining[name] = now + JOINING_S
-        self.version += after != before
+        if after != before:
+            self._change(name)
+
+    def _change(self, name: str) -> None:
+        self._changed.add(name)
+        self.version += 1

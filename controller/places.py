@@ -58,7 +58,8 @@ class Place:
     missing: tuple[int, ...] = ()
     #: Units in which Ray counts each accelerator there.
     units: int = 1
-    #: The kind of accelerator, as Ray's label `ray.io/accelerator-type` says; None if it says nothing.
+    #: The kind of accelerator of a GPU or CPU node, as Ray's label `ray.io/accelerator-type` says; None if it says
+    #: nothing.
     accelerator: str | None = None
 
     @property
@@ -92,7 +93,8 @@ def place_of(node: Node, shape: SliceShape) -> str | None:
     accelerator = shape.devices_per_host.name
     if accelerator is not None and node.resources and not node.resources.get(accelerator):
         return None
-    return node.id if matches({**node.labels, NODE_ID: node.id}, shape.selector) else None
+    selector = shape.selector
+    return node.id if not selector or matches({**node.labels, NODE_ID: node.id}, selector) else None
 
 
 def judge(name: str, nodes: Sequence[Node], shape: SliceShape) -> Place:
@@ -121,7 +123,7 @@ def judge(name: str, nodes: Sequence[Node], shape: SliceShape) -> Place:
         heads,
         missing,
         units,
-        nodes[0].accelerator if len(nodes) == 1 else None,
+        None if isinstance(shape, TpuSlice) else nodes[0].accelerator,
     )
 
 
@@ -166,10 +168,11 @@ def _unlike(
 def _lacking(nodes: Sequence[Node], shape: SliceShape, units: int) -> Iterator[tuple[PlaceState, str]]:
     """Compare what every host offers in all with what is asked of it."""
     accelerator = shape.devices_per_host.name if isinstance(shape, TpuSlice) else None
+    bundle = shape.bundle
     for node in nodes:
         if not node.resources:
             continue
-        for name, amount in shape.bundle.items():
+        for name, amount in bundle.items():
             has = node.resources.get(name, 0.0)
             asked = amount * units if name == accelerator else amount
             short = round(has * _PARTS) < round(asked * _PARTS)

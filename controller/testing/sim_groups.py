@@ -154,14 +154,14 @@ class Placer:
         return found
 
     def _find_rooms(self, group: SimGroup) -> dict[int, SimNode] | None:
-        exclusive = group.shape.exclusive_nodes
+        exclusive, bundle = group.shape.exclusive_nodes, group.shape.bundle
         wanted = [rank for rank, node in enumerate(group.bundles) if node is None]
         taken = set(group.bundles) if exclusive else set()
         found: dict[int, SimNode] = {}
         for node in self._timeline.by_whim(self._rooms):
             if node.id in group.avoid or node in taken or not node.placeable:
                 continue
-            if group.accelerator not in {None, node.said.get("accelerator")} or not node.offers(group.shape.bundle):
+            if group.accelerator not in {None, node.said.get("accelerator")} or not node.offers(bundle):
                 continue
             if node.place.held_by is not None or node.place.shape.kind != group.shape.kind:
                 continue

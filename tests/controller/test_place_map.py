@@ -1,6 +1,10 @@
 """Where reservations may go, kept current with the node table."""
 
+from collections import Counter
 from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import given
 
 from sliceform.controller import GpuSlice, TpuSlice
 from sliceform.controller.observed import Node
@@ -91,6 +95,19 @@ def test_a_reservation_that_waits_is_out_of_date_when_a_place_it_keeps_from_is_w
     assert not table.map.outlook(NOTHING).is_missed_by(asked)
 
 
+def test_it_is_out_of_date_when_a_place_it_keeps_from_by_its_heads_is_whole_and_free() -> None:
+    table = Table()
+    table.see("a", 0, 1)
+    table.nodes["a0.x"] = Node("a0.x", alive=True, place="a", worker_id=0, pod_type="v4-16")
+    table.map.take(table.nodes, {"a0.x"}, 0.0)
+    asked = table.asked()
+    assert not table.map.outlook(NOTHING).is_missed_by(asked)
+    del table.nodes["a0.x"]
+    table.map.take(table.nodes, {"a0.x"}, 0.0)
+    assert table.map.outlook(NOTHING).is_missed_by(asked)
+    assert not table.map.outlook(NOTHING).is_missed_by(table.asked())
+
+
 def test_it_is_out_of_date_when_it_may_land_where_it_must_not() -> None:
     table = Table()
     table.see("a", 0, 1)
@@ -137,3 +154,31 @@ def test_kinds_of_accelerators_matter_where_there_are_several() -> None:
     places.take(nodes, {"c"}, 0.0)
     assert places.outlook(NOTHING).kind_of == {"a": "A100", "b": "A100", "c": "H100"}
     assert places.outlook(frozenset("c")).kind_of == {}
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["A100", "H100", None, "gone", "hold", "leave", "avoid"]), st.sampled_from("abcd"))
+    )
+)
+def test_what_is_kept_current_is_what_a_look_at_all_places_gives(steps: list[tuple[str | None, str]]) -> None:
+    kept, nodes, avoided = PlaceMap(GpuSlice(2, 8)), {}, NOTHING
+    for step, name in steps:
+        if step == "gone":
+            nodes.pop(name, None)
+        elif step == "hold":
+            kept.hold(name, "slice-1")
+        elif step == "leave":
+            kept.leave(name, "slice-1")
+        elif step == "avoid":
+            avoided ^= {name}
+        else:
+            resources = {"GPU": 8.0 if name < "d" else 4.0, "CPU": 8.0}
+            nodes[name] = Node(name, alive=True, accelerator=step, resources=resources)
+        kept.take(dict(nodes), {name}, 0.0)
+        seen = kept.outlook(avoided)
+        usable = {name: node.accelerator for name, node in nodes.items() if name not in avoided and name != "d"}
+        kinds = {name: kind for name, kind in usable.items() if kind is not None}
+        assert seen.free == usable.keys() - kept.holders.keys()
+        assert seen.kinds == Counter(kinds.values())
+        assert seen.kind_of == (kinds if len(set(kinds.values())) > 1 else {})
