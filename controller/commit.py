@@ -12,7 +12,7 @@ from sliceform.controller.fleet import Fleet
 from sliceform.controller.fold import fold_node
 from sliceform.controller.kinds import choose_kind
 from sliceform.controller.life import Life
-from sliceform.controller.observed import PROCESS_LOSSES
+from sliceform.controller.observed import PROCESS_LOSSES, Loss
 from sliceform.controller.requests import Assemble, Launch, Notify, Release, Request, Reserve
 from sliceform.controller.spec import TpuSlice
 from sliceform.controller.step import Step
@@ -255,14 +255,22 @@ def _released(fleet: Fleet, life: Life, _: Step) -> None:
 
 
 def _lost_nodes(fleet: Fleet, life: Life) -> frozenset[str]:
-    """Return the nodes that a slice was lost with: those of hosts that are lost, noticed or silent, not all."""
+    """Return the nodes that a slice was lost with: dead, noticed or silent ones. What else ended leaves a node as good.
+
+    So after somebody has removed a group, or where agents end beside a node that died, nothing is avoided for it.
+    """
     view, picture = life.view, fleet.picture
     silent = silent_ranks(life, picture.now, fleet.settings.effective_silence_s)
-    hosts = [host for rank, host in enumerate(view.hosts) if host.lost is not None or host.notices or rank in silent]
-    nodes = {host.node_id for host in hosts}
-    if view.lost is not None and view.lost.reason in {Reason.NODE_DIED, Reason.NODE_GONE}:
+    nodes = {
+        host.node_id for rank, host in enumerate(view.hosts) if _is_dead(host.lost) or host.notices or rank in silent
+    }
+    if _is_dead(view.lost):
         nodes.add(view.head_node)
     return frozenset(node for node in nodes if node)
+
+
+def _is_dead(loss: Loss | None) -> bool:
+    return loss is not None and loss.reason in {Reason.NODE_DIED, Reason.NODE_GONE}
 
 
 def _culprits(life: Life, step: Step) -> list[str]:

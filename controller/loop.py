@@ -70,7 +70,7 @@ class Reconciler:
         self.board = StatusBoard(fleet, label)
         self._ticks: deque[float] = deque(maxlen=_TICKS_KEPT)
         self._swept = True
-        self._places_known: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._places_known = (-1, -1)
         self._inquiry = Inquiry()
 
     # What the backend calls, on any thread.
@@ -108,12 +108,12 @@ class Reconciler:
             self._take(event)
         for request in requests:
             request()
-        places_due = self._look_at_places()
-        next_due = min(self._sync(), places_due)
+        self._look_at_places()
+        next_due = self._sync()
         look, ended = self.conductor.oversee()
         if ended:
             # Slices whose attempt has just been found over are free at once, for the next run or attempt.
-            next_due = min(self._sync(), places_due)
+            next_due = self._sync()
         next_due = min(next_due, look)
         if pauses_growth(picture):
             picture.growth.pause(picture.now)
@@ -122,7 +122,7 @@ class Reconciler:
         if picture.now >= picture.backoff.until:
             # All that had to be replaced has been; a slice that is created later replaces none of these.
             picture.unreplaced.clear()
-        next_due = min(next_due, decision.due)
+        next_due = min(next_due, decision.due, self._places_due())
         next_due = min(next_due, fleet.outbox.flush(picture.now, self.backend.submit, self._observed))
         # Last: nothing is asked of these any more.
         while fleet.released:
@@ -180,17 +180,13 @@ class Reconciler:
         picture.epoch = self._clock.epoch()
         picture.blind = bool(fleet.blind)
 
-    def _look_at_places(self) -> float:
-        """Have what waits for a place follow what is known of places; return when time alone changes that."""
+    def _look_at_places(self) -> None:
+        """Have what waits for a place follow what is known of places."""
         fleet, picture = self.fleet, self.fleet.picture
-        waiting_since = None
-        if picture.places.avoided:
-            waiting = [life.record.since for life in picture.lives.values() if life.waits_for_reservation]
-            waiting_since = min(waiting, default=None)
-        picture.places.settle(picture.now, fleet.nodes if self._swept else None, waiting_since)
+        picture.places.settle(picture.now, fleet.nodes if self._swept else None, self._waiting_since())
         self._swept = False
         fleet.place_map.settle(picture.now)
-        known = (fleet.place_map.version, picture.places.names())
+        known = (fleet.place_map.version, picture.places.version)
         if known != self._places_known:
             self._places_known = known
             renew(fleet)
@@ -199,7 +195,18 @@ class Reconciler:
                     life.due = picture.now
         for life in turns_over(fleet):
             ask_anew(fleet, life)
-        return min(picture.places.due(waiting_since), fleet.place_map.due)
+
+    def _places_due(self) -> float:
+        """Return the loop time at which time alone changes what is known of places."""
+        fleet = self.fleet
+        return min(fleet.picture.places.due(self._waiting_since()), fleet.place_map.due)
+
+    def _waiting_since(self) -> float | None:
+        """Return since when a slice waits for its reservation; None, too, if that decides nothing."""
+        picture = self.fleet.picture
+        if not picture.places.on_trial:
+            return None
+        return min((life.record.since for life in picture.lives.values() if life.waits_for_reservation), default=None)
 
     def _take(self, event: Event) -> None:
         fleet, picture = self.fleet, self.fleet.picture

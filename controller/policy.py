@@ -79,6 +79,8 @@ class Places:
     avoided: dict[str, Avoided] = field(default_factory=dict)
     #: By node id.
     strikes: dict[str, _Strikes] = field(default_factory=dict)
+    #: Grows with every change of `avoided`.
+    version: int = 0
     #: `names()` as long as nothing changed: every new slice asks for it.
     _names: frozenset[str] | None = None
 
@@ -117,7 +119,7 @@ class Places:
         over = [place for place, avoided in self.avoided.items() if self._over(avoided, now, nodes, waiting_since)]
         for place in over:
             del self.avoided[place]
-            self._names = None
+            self._change()
         if nodes is not None:
             self.strikes = {node: kept for node, kept in self.strikes.items() if _alive(nodes, node)}
 
@@ -129,6 +131,10 @@ class Places:
 
     def _avoid(self, place: str, avoided: Avoided) -> None:
         self.avoided[place] = avoided
+        self._change()
+
+    def _change(self) -> None:
+        self.version += 1
         self._names = None
 
     def names(self) -> frozenset[str]:
@@ -136,6 +142,11 @@ class Places:
         if self._names is None:
             self._names = frozenset(self.avoided)
         return self._names
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether one of them is tried sooner if a slice waits."""
+        return any(row.cause is AvoidCause.QUARANTINED for row in self.avoided.values())
 
     def due(self, waiting_since: float | None) -> float:
         """Return the loop time at which the next one may be used again."""

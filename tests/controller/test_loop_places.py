@@ -119,11 +119,36 @@ class TestLost:
         world.until(lambda: world.ids("ready") == ["slice-2"])
         assert list(world.fleet.status().avoided) == [world.sim.node_id("gpu-rack-1", 0)]
 
-    def test_group_that_somebody_removed_does_not_keep_anyone_from_its_place(self, sim_fleet: Make) -> None:
-        world = sim_fleet(1, 1).ready()
-        life = world.picture.lives["slice-1"]
-        world.sim._told.append(HostLost(life.record.id, None, Reason.GROUP_LOST, "somebody removed it"))
+    @pytest.mark.parametrize("part", ["head", "hosts"])
+    def test_group_that_somebody_removed_does_not_keep_anyone_from_its_place(self, sim_fleet: Make, part: str) -> None:
+        world = sim_fleet(1, ["a"]).ready()
+        world.sim.remove_group("a", part)
+        # What ends with the group may be told in the same moment.
+        world.sim._told.append(HostLost("slice-1", 1, Reason.AGENT_DIED, "its agent ended"))
         world.until(lambda: world.ids("ready") == ["slice-2"], within_s=5.0)
+        assert not world.fleet.status().avoided
+
+    def test_agents_that_end_beside_a_dead_node_keep_no_one_from_theirs(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 2, shape=GpuSlice(2, 4)).ready()
+        node = world.rows()[0].hosts[0].node_id
+        world.sim._told.append(HostLost("slice-1", 0, Reason.NODE_DIED, "its raylet refuses connections"))
+        world.sim._told.append(HostLost("slice-1", 1, Reason.AGENT_DIED, "its agent ended"))
+        world.step()
+        assert list(world.fleet.status().avoided) == [node]
+
+    def test_loop_wakes_when_a_place_may_be_used_again(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, ["a"], settings={"avoid_lost_s": 0.5}).ready()
+        world.sim.notice("a", 0)
+        assert world.fleet.step() <= 0.5
+        world.sim.withdraw_notice("a", 0)
+        world.until(lambda: world.ids("ready") == ["slice-2"], within_s=3.0)
+
+    def test_node_that_is_avoided_for_less_than_a_tick_is_taken_again_at_once(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, ["a"], shape=GpuSlice(2, 4), settings={"avoid_lost_s": 0.0}).ready()
+        world.sim.notice("a", 0)
+        world.step()
+        world.sim.withdraw_notice("a", 0)
+        world.until(lambda: world.ids("ready") == ["slice-2"], within_s=3.0)
 
 
 class TestOneLifeAPlace:
