@@ -88,7 +88,7 @@ class Attempt:
     started_epoch_s: float
     #: By (slice rank, host rank), in the order in which they came; the first answer of a host counts.
     outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
-    #: Those of them that came before any work was asked to stop.
+    #: Those of them that came about before the work there was asked to stop.
     unasked: list[tuple[int, int]] = field(default_factory=list)
     #: By slice id, in the order in which they left.
     departures: dict[str, Left] = field(default_factory=dict)
@@ -142,7 +142,7 @@ class Attempt:
         key = (self.spec.members.index(life), rank)
         if key not in self.outcomes:
             self.outcomes[key] = outcome
-            if not self.asked:
+            if outcome.unasked or not self.asked:
                 self.unasked.append(key)
 
     def leave(self, life: str, left: Left) -> None:
@@ -305,15 +305,19 @@ def _first_loss(attempt: Attempt) -> str | None:
 def _first_end(attempt: Attempt) -> tuple[int, int] | None:
     """Return the host whose process was the first to end without being asked to, other than well.
 
-    One that was lost or whose connection to a peer broke says that something ended elsewhere, so others go before it.
+    The word that a process died takes longer than what its peers raise for it, by whatever class their collective
+    raises: so it goes before them. One that was lost or whose connection to a peer broke says that something ended
+    elsewhere: it goes after all others.
     """
     ends = [key for key in attempt.unasked if attempt.outcomes[key].kind in _OWN_ENDS | {OutcomeKind.LOST}]
-    return min(ends, key=lambda key: _follows(attempt.outcomes[key]), default=None)
+    return min(ends, key=lambda key: _distance(attempt.outcomes[key]), default=None)
 
 
-def _follows(outcome: Outcome) -> bool:
-    """Whether an end looks like the consequence of another one."""
-    return outcome.kind is OutcomeKind.LOST or "builtins.ConnectionError" in outcome.types
+def _distance(outcome: Outcome) -> int:
+    """Return how far an end is likely to be from what caused all others."""
+    if outcome.kind is OutcomeKind.CRASHED:
+        return 0
+    return 2 if outcome.kind is OutcomeKind.LOST or "builtins.ConnectionError" in outcome.types else 1
 
 
 def within_budget(run: RunRecord) -> bool:

@@ -160,6 +160,8 @@ class Outcome:
     types: tuple[str, ...] = ()
     #: What the process would have ended with, if it was `SystemExit`.
     exit_code: int | None = None
+    #: By its host's own account it ended before anybody there asked it to, whatever the driver heard of first.
+    unasked: bool = False
     #: Fetches and unpickles the returned value; called on the user's thread, may wait and raise.
     load: Callable[[], Any] | None = field(default=None, repr=False)
 

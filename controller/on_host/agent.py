@@ -29,6 +29,8 @@ _PORTS = range(20_000, 32_000)
 _PORT_TRIES = 100
 #: How long a call for notices is held open though nothing changes, seconds.
 _HELD_S = 120.0
+#: How long a process that has raised may take to say what, seconds: its peers raise for that, and may be heard first.
+_ANSWER_S = 1.0
 
 
 class Agent:
@@ -167,10 +169,14 @@ class Agent:
         """Make `should_stop()` true in the attempt's process, also if it starts later."""
         self._channel(attempt).ask_to_stop(deadline_epoch_s)
 
-    async def stop(self, attempt: str, grace_s: float) -> int:
-        """End the attempt on this host: ask, wait `grace_s` seconds, then kill; return how many had to be killed.
+    async def stop(self, attempt: str, grace_s: float) -> dict[str, Any]:
+        """End the attempt on this host: ask, wait `grace_s` seconds, then kill.
 
-        One that starts later finds that it came too late.
+        One that starts later finds that it came too late. One that has raised may say what, whatever the grace.
+
+        Returns:
+            How many processes were `killed`, and whether the user's process had ended `unasked`: it was dead when this
+            host was first told to stop it.
 
         Raises:
             TimeoutError: killed processes are still there after half a minute.
@@ -181,9 +187,9 @@ class Agent:
         channel = self._channel(attempt)
         if grace_s > 0 and channel.held():
             channel.ask_to_stop(time.time() + grace_s)
-        await cleanup.ended(channel, grace_s)
+        await cleanup.ended(channel, max(grace_s, _ANSWER_S) if channel.answers() else grace_s)
         channel.bury()
-        return await cleanup.kill(channel)
+        return {"killed": await cleanup.kill(channel), "unasked": channel.ended_unasked()}
 
     def _channel(self, attempt: str) -> Any:
         from sliceform.controller.on_host.channel import Channel

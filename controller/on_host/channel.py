@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from sliceform.controller.on_host.processes import stat
+from sliceform.controller.on_host.processes import is_alive, stat
 
 #: How long whoever looks whether the lock is free may keep it taken, seconds; they do so for microseconds.
 _ENTER_S = 2.0
@@ -140,12 +140,32 @@ class Channel:
 
     def ask_to_stop(self, deadline_epoch_s: float | None) -> None:
         """Make `should_stop()` true in the process, also if it starts later; the earliest deadline holds."""
+        self._ask()
         _, known = self.asked_to_stop()
         deadlines = [deadline for deadline in (known, deadline_epoch_s) if deadline is not None]
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = self.folder / "stop.new"
         draft.write_text(json.dumps({"deadline_epoch_s": min(deadlines, default=None)}), encoding="ascii")
         draft.replace(self.folder / "stop")
+
+    def ended_unasked(self) -> bool:
+        """Whether the process was dead when it was first asked to stop."""
+        return (self.folder / "unasked").exists()
+
+    def _ask(self) -> None:
+        """Keep in mind whether the process was dead, if it is asked to stop for the first time."""
+        leader = self.leader()
+        first = not (self.folder / "stop").exists() and not self.buried()
+        if first and leader is not None and not is_alive(leader.pid, leader.born):
+            (self.folder / "unasked").touch(mode=0o600)
+
+    def answering(self) -> None:
+        """Say that the process has raised, and has only to hand over what."""
+        (self.folder / "answer").touch(mode=0o600)
+
+    def answers(self) -> bool:
+        """Whether the process has raised, and has only to hand over what."""
+        return (self.folder / "answer").exists()
 
     def asked_to_stop(self) -> tuple[bool, float | None]:
         """Return whether the process is to stop, and by when, epoch seconds."""
@@ -157,12 +177,13 @@ class Channel:
 
     def bury(self) -> None:
         """Keep a process of this attempt that starts later from running anything."""
+        self._ask()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.folder / "dead").touch(mode=0o600)
 
     def forget(self) -> None:
         """Remove all but the tombstone: a process of this attempt may still start."""
-        for name in ("process", "context", "stop", "stop.new"):
+        for name in ("process", "context", "answer", "unasked", "stop", "stop.new"):
             (self.folder / name).unlink(missing_ok=True)
 
     def buried(self) -> bool:

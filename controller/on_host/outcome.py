@@ -32,13 +32,14 @@ def stopped() -> Envelope:
     return {"status": "stopped", "pid": os.getpid()}
 
 
-def failure(status: str, error: BaseException, what: str = "") -> Envelope:
+def failure(status: str, error: BaseException, what: str = "", *, unasked: bool = False) -> Envelope:
     """Return the envelope of `raised` or `refused`.
 
     Args:
         status: Which of them.
         error: What was raised.
         what: What could not be done, before the error's own words.
+        unasked: It happened before the process was asked to stop.
 
     """
     message = f"{type(error).__name__}: {_words(error)}"
@@ -51,6 +52,7 @@ def failure(status: str, error: BaseException, what: str = "") -> Envelope:
         "traceback": _cut("".join(traceback.format_exception(type(error), error, frames)), _TRACEBACK),
         "error": _pickled(error),
         "exit_code": _exit_code(error),
+        "unasked": unasked,
     }
 
 

@@ -64,8 +64,10 @@ def run(call: dict[str, Any], work: bytes, held: tuple[Any, ...] = ()) -> tuple[
     try:
         value = _call(function, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are outcomes, too
-        envelope = failure("raised", error)
-        if contexts.host_context().should_stop():
+        asked = contexts.host_context().should_stop()
+        channel.answering()
+        envelope = failure("raised", error, unasked=not asked)
+        if asked:
             # The others save, too: jax ends them when the host with its coordinator leaves first.
             _shut_jax_down(call["jax_shutdown_s"])
         return envelope, b""

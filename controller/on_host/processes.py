@@ -25,6 +25,8 @@ MARK = "SLICEFORM_ATTEMPT_MARK"
 _PROC = Path("/proc")
 _DEAD = frozenset("ZXx")
 _STOPPED = frozenset("Tt")
+#: `PF_EXITING` in Linux's include/linux/sched.h.
+_EXITING = 0x4
 
 
 class Stat(NamedTuple):
@@ -37,6 +39,8 @@ class Stat(NamedTuple):
     session: int
     #: Start time in clock ticks since boot.
     born: int
+    #: It has begun to end: it may have closed what it had open, and still be seen for a while.
+    exiting: bool
 
 
 def stat(pid: int) -> Stat | None:
@@ -47,7 +51,8 @@ def stat(pid: int) -> Stat | None:
     except OSError:
         return None
     fields = text.rpartition(b")")[2].split()
-    return Stat(fields[0].decode(), int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+    parent, group, session, flags, born = (int(fields[at]) for at in (1, 2, 3, 6, 19))
+    return Stat(fields[0].decode(), parent, group, session, born, bool(flags & _EXITING))
 
 
 def has_proc() -> bool:
@@ -61,6 +66,14 @@ def healthy(pid: int) -> bool:
         return True
     found = stat(pid)
     return found is not None and found.state not in _DEAD | _STOPPED
+
+
+def is_alive(pid: int, born: int | None) -> bool:
+    """Whether that very process lives and does not end already; True where that cannot be known."""
+    if born is None or not has_proc():
+        return True
+    found = stat(pid)
+    return found is not None and found.born == born and found.state not in _DEAD and not found.exiting
 
 
 def ancestor(name: bytes) -> int | None:

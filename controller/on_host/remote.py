@@ -44,7 +44,7 @@ class AgentActor:
         """Ask the work to stop; see `Agent.notify`."""
         self._agent.notify(attempt, deadline_epoch_s)
 
-    async def stop(self, attempt: str, grace_s: float) -> int:
+    async def stop(self, attempt: str, grace_s: float) -> dict[str, Any]:
         """End the attempt's processes; see `Agent.stop`."""
         return await self._agent.stop(attempt, grace_s)
 

@@ -75,6 +75,10 @@ class HostTask:
     ended: ProcessEnded | None = None
     #: What told that nothing of it is left on the host.
     gone: ProcessGone | HostDied | None = None
+    #: In whose words it died, once its work was asked to stop: its host will say what came first.
+    died: str | None = None
+    #: Whether it was dead when its host was first asked to stop it; None = its host has not said.
+    unasked: bool | None = None
     #: Its host is being asked past Ray.
     asked: bool = False
 
@@ -90,7 +94,9 @@ class Work:
 
     request: Launch
     tasks: tuple[HostTask, ...]
-    #: We end it: whatever dies now was killed by us.
+    #: We asked it to stop.
+    told: bool = False
+    #: We end it: whatever dies now was killed by us, unless its host knows better.
     stopping: bool = False
 
     @property

@@ -27,6 +27,13 @@ def stopped(detail: str = _STOPPED) -> Outcome:
     return Outcome(OutcomeKind.STOPPED, detail)
 
 
+def died(detail: str, *, unasked: bool, ours: bool) -> Outcome:
+    """Return the outcome of a process that vanished, on a host that lives; `ours` if we were ending it there."""
+    if ours and not unasked:
+        return stopped()
+    return Outcome(OutcomeKind.CRASHED, detail, unasked=unasked)
+
+
 def lost(detail: str) -> Outcome:
     """Return the outcome of a process whose host went away."""
     return Outcome(OutcomeKind.LOST, detail)
@@ -51,6 +58,7 @@ def from_envelope(envelope: Mapping[str, Any], value: Any) -> Outcome:
         error=envelope.get("error"),
         types=tuple(envelope.get("types") or ()),
         exit_code=envelope.get("exit_code"),
+        unasked=envelope.get("unasked", False),
     )
 
 

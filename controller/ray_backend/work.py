@@ -213,9 +213,12 @@ class Attempts:
         self._session.disregard(task.value)
         releasing = holding.stage is not Stage.HELD
         outcome = outcomes.from_error(error, stopping=work.stopping, releasing=releasing)
-        if outcome.kind is OutcomeKind.CRASHED and outcomes.may_be_loss(error):
-            agent = holding.agents[task.rank]
-            self._agents.doubt(agent, partial(self._crashed, holding, work, task, outcome))
+        if outcomes.may_be_loss(error):
+            if outcome.kind is OutcomeKind.CRASHED:
+                agent = holding.agents[task.rank]
+                self._agents.doubt(agent, partial(self._crashed, holding, work, task, outcome))
+            else:
+                self._died(holding, work, task, words(error))
             return
         self._end(holding, work, task, outcome)
         if outcome.kind is OutcomeKind.LOST and not releasing:
@@ -226,18 +229,27 @@ class Attempts:
     def _crashed(self, holding: Holding, work: Work, task: HostTask, outcome: Outcome, refused: bool) -> None:  # noqa: FBT001
         """Tell a process that died from one whose host did."""
         if not refused:
-            self._end(holding, work, task, outcome)
+            self._died(holding, work, task, outcome.detail)
             return
         self._end(holding, work, task, outcomes.lost(outcome.detail))
         detail = f"its raylet refuses connections: {outcome.detail}"
         self._agents.lose(holding.agents[task.rank], Reason.NODE_DIED, detail)
+
+    def _died(self, holding: Holding, work: Work, task: HostTask, detail: str) -> None:
+        """Tell of a process that died; if it had been asked to stop by then, once its host knows which was first."""
+        asked = work.told or work.stopping
+        if asked and task.unasked is None and holding.agents[task.rank].serves:
+            task.died = detail
+            self._clear(holding, work, task, 0.0 if work.stopping else _LEAVE_S)
+            return
+        self._end(holding, work, task, outcomes.died(detail, unasked=task.unasked or not asked, ours=work.stopping))
 
     def _end(self, holding: Holding, work: Work, task: HostTask, outcome: Outcome) -> None:
         if task.ended is not None:
             return
         task.ended = ProcessEnded(holding.life, task.rank, work.key, outcome)
         self._session.post(task.ended)
-        if outcome.kind is not OutcomeKind.LOST:
+        if outcome.kind is not OutcomeKind.LOST and task.gone is None:
             leave_s = _LEAVE_S if outcome.kind is not OutcomeKind.STOPPED else 0.0
             self._clear(holding, work, task, leave_s)
 
@@ -251,13 +263,18 @@ class Attempts:
     def _cleared(self, holding: Holding, work: Work, task: HostTask, answer: Answer) -> None:
         error = answer.exception()
         if error is not None:
+            if task.died is not None:
+                self._end(holding, work, task, outcomes.died(task.died, unasked=False, ours=work.stopping))
             if holding.held:
                 self._not_cleared(holding.agents[task.rank], work.key, error)
             return
         holding.agents[task.rank].failing_since = None
-        if task.running:
-            self._cancel(work, task)  # its process is gone or never came; now its reference must end, too
+        task.unasked = answer.result()["unasked"]
         self._gone(work, task, ProcessGone(holding.life, task.rank, work.key))
+        if task.died is not None:
+            self._died(holding, work, task, task.died)
+        elif not task.unasked:
+            self._cancel(work, task)  # its process was killed or never came; now its reference must end, too
 
     def _gone(self, work: Work, task: HostTask, told: ProcessGone | HostDied) -> None:
         if task.gone is None:
@@ -332,6 +349,9 @@ class Attempts:
         """Pass on that the work is to stop, and tell when every host that answers knows."""
         if request.attempt_key is None or not holding.held:
             return
+        work = holding.attempts.get(request.attempt_key)
+        if work is not None:
+            work.told = True
         unaware = {agent.rank for agent in holding.agents if agent.serves}
         for agent in holding.agents:
             if agent.rank in unaware:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from sliceform.controller.observed import (
@@ -150,6 +151,8 @@ class Processes:
         if process.ended is None:
             with running_as(process):
                 outcome = run_work(process.request.attempt.work)
+            if outcome.kind is OutcomeKind.RAISED:
+                outcome = replace(outcome, unasked=not process.told_to_stop)
             self._finish(life, process, outcome)
 
     def _finish(self, life: SimLife, process: SimProcess, outcome: Outcome) -> None:

@@ -1,5 +1,6 @@
 """Whom a run that failed blames: what came first and was not asked for; error, history and charge say the same."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,7 @@ def test_the_first_end_leads_whatever_its_kind(first: Outcome) -> None:
     one = attempt()
     one.record("slice-2", 1, first)
     one.record("slice-1", 0, RAISED)
-    one.record("slice-1", 1, CRASHED)
+    one.record("slice-1", 1, BROKEN)
     found = classify(one, cancelled=False)
     assert (found.ended, found.host, found.outcome) == (Ended.FAILED, "slice-2/1", first)
     assert found.detail == f"rank 3 (slice-2/1): {first.detail}"
@@ -53,6 +54,23 @@ def test_an_end_that_was_asked_for_never_leads() -> None:
     one.asked = True
     one.record("slice-1", 1, TOLD)
     assert classify(one, cancelled=False).host == "slice-2/1"
+
+
+def test_a_process_that_died_leads_over_what_its_peers_raised_for_it_though_they_were_heard_first() -> None:
+    """Collectives raise errors of any class when a peer is gone: jax a `ValueError`."""
+    one = attempt()
+    one.record("slice-1", 0, RAISED)
+    one.asked = True
+    one.record("slice-2", 1, dataclasses.replace(CRASHED, unasked=True))
+    assert classify(one, cancelled=False).host == "slice-2/1"
+
+
+def test_what_was_raised_before_its_host_was_asked_leads_over_a_broken_connection_that_was_heard_first() -> None:
+    one = attempt()
+    one.record("slice-1", 0, BROKEN)
+    one.asked = True
+    one.record("slice-1", 1, dataclasses.replace(RAISED, unasked=True))
+    assert classify(one, cancelled=False).host == "slice-1/1"
 
 
 def test_a_broken_connection_never_leads_where_anything_else_is_known() -> None:

@@ -65,7 +65,7 @@ class World:
     def actor() -> Any:
         return SimpleNamespace(
             prepare=Method(lambda _, ports: {"address": "h", "ports": [1, 2] if ports else [], "door": 3, "alive": 4}),
-            stop=Method(lambda *_: 0),
+            stop=Method(lambda *_: {"killed": 0, "unasked": False}),
             notify=Method(lambda *_: None),
         )
 
@@ -159,6 +159,91 @@ def test_a_slice_counts_as_told_when_every_host_has_taken_it_in() -> None:
     world.agents[1].actor.notify = world.agents[0].actor.notify
     world.attempts.notify(world.holding, request)
     assert world.settle() == [Notified("slice-1", KEY, 5.0)]
+
+
+class Running(World):
+    """The same with a task per host that runs until `die`; agents answer `stop` when `answer` says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: list[Future[Any]] = []
+        self.stops: list[Future[Any]] = []
+        run_host = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=self._submit))
+        self.attempts._session.disregard = lambda _: None  # type: ignore[method-assign]
+        self.attempts._shipped = Shipped(None, run_host, None)  # type: ignore[arg-type]
+        for agent in self.agents:
+            agent.actor.wait_started = Method(lambda *_: 1)
+            agent.actor.stop = SimpleNamespace(remote=lambda *_: self._pend(self.stops))
+        self.launch()
+        self.posted.clear()
+
+    def _submit(self, *_: Any) -> Any:
+        return self._pend(self.tasks), None
+
+    @staticmethod
+    def _pend(where: list[Future[Any]]) -> Any:
+        future: Future[Any] = Future()
+        where.append(future)
+        return SimpleNamespace(future=lambda: future)
+
+    def doubt(self, _: Agent, then: Callable[[bool], None]) -> None:
+        self.put(partial(then, False))  # noqa: FBT003 - the raylet does not refuse connections
+
+    def die(self, rank: int) -> list[Any]:
+        self.tasks[rank].set_exception(exceptions.WorkerCrashedError())
+        return self.settle()
+
+    def answer(self, *, unasked: bool) -> list[Any]:
+        for future in self.stops:
+            if not future.done():
+                future.set_result({"killed": 0, "unasked": unasked})
+        return self.settle()
+
+    def ask(self, how: str) -> None:
+        if how == "stop":
+            self.attempts.stop(self.holding, Stop("slice-1", KEY, 0.0))
+        else:
+            self.attempts.notify(self.holding, Notify("slice-1", KEY, None))
+        self.settle()
+
+
+def ends(told: list[Any]) -> list[tuple[int, OutcomeKind, bool]]:
+    return [(e.rank, e.outcome.kind, e.outcome.unasked) for e in told if isinstance(e, ProcessEnded)]
+
+
+def test_a_process_that_dies_unasked_is_told_of_at_once() -> None:
+    world = Running()
+    assert ends(world.die(1)) == [(1, OutcomeKind.CRASHED, True)]
+
+
+@pytest.mark.parametrize("unasked", [True, False])
+@pytest.mark.parametrize("how", ["stop", "notify"])
+def test_of_a_process_that_dies_once_its_work_was_asked_to_stop_its_host_says_which_was_first(
+    how: str,
+    unasked: bool,  # noqa: FBT001
+) -> None:
+    world = Running()
+    world.ask(how)
+    world.posted.clear()
+    assert ends(world.die(1)) == []
+    kind = OutcomeKind.CRASHED if unasked or how == "notify" else OutcomeKind.STOPPED
+    assert ends(world.answer(unasked=unasked))[-1:] == [(1, kind, unasked)]
+
+
+@pytest.mark.parametrize("unasked", [True, False])
+def test_its_host_may_say_so_before_ray_tells_that_the_process_died(unasked: bool) -> None:  # noqa: FBT001
+    world = Running()
+    world.ask("stop")
+    assert ends(world.answer(unasked=unasked)) == []
+    assert ends(world.die(1)) == [(1, OutcomeKind.CRASHED if unasked else OutcomeKind.STOPPED, unasked)]
+
+
+def test_where_the_host_cannot_say_it_was_we_who_ended_it() -> None:
+    world = Running()
+    world.ask("stop")
+    world.die(1)
+    world.stops[1].set_exception(exceptions.RayError("lost"))
+    assert ends(world.settle()) == [(1, OutcomeKind.STOPPED, False)]
 
 
 DEAD = exceptions.NodeDiedError("gone")

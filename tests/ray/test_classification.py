@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from ray._raylet import GcsClient
 
-from sliceform.controller import RunCancelled, RunFailed, RunPreempted, SliceController, TpuSlice
+from sliceform.controller import RunCancelled, RunFailed, RunPreempted, SliceController, TpuSlice, host_context
 from sliceform.controller.run import Run
 from sliceform.controller.status import SliceStatus
 from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
@@ -57,6 +58,30 @@ def run_out_of_memory() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def lose_a_peer() -> None:
+    """Rank 1 dies while rank 0 waits for it, which is told of that by its socket before anybody else is."""
+    context = host_context()
+    host, port = str(context.coordinator_address).rsplit(":", 1)
+    if context.rank == 0:
+        with socket.create_server(("", int(port))) as server:
+            server.settimeout(READY_S)
+            peer, _ = server.accept()
+            peer.sendall(b"x")
+            while peer.recv(1):
+                pass
+            raise ValueError("a collective ended: its peer is gone")
+    end = time.monotonic() + READY_S
+    while True:
+        try:
+            peer = socket.create_connection((host, int(port)))
+            break
+        except OSError:
+            assert time.monotonic() < end
+            time.sleep(0.02)
+    peer.recv(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def ignore_everything(path: str) -> None:
     """Runs until it is killed, whatever it is told."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -96,6 +121,19 @@ def test_what_the_users_code_does_is_a_failure_and_a_cancel_is_a_cancel(
     assert isinstance(errors[say_preempted].exception, RuntimeError)
     assert isinstance(errors[exit_with_three].exception, SystemExit)
     assert [errors[fn].attempts[0].hosts for fn in (segfault, run_out_of_memory)] == [("crashed",)] * 2
+
+
+@pytest.mark.usefixtures("no_leaks", "cluster")
+def test_the_process_that_died_is_blamed_though_its_peer_is_heard_first() -> None:
+    """What its peer raises is here before Ray has seen the death, and is of no class that would tell."""
+    with SliceController(SHAPE, 2) as fleet:
+        fleet.wait_ready(2, READY_S)
+        blamed = []
+        for _ in range(5):
+            with pytest.raises(RunFailed) as caught:
+                fleet.run(lose_a_peer)
+            blamed.append((caught.value.host, caught.value.attempts[-1].hosts[1]))
+    assert blamed == [("slice-2/0", "crashed")] * 5
 
 
 @pytest.mark.usefixtures("no_leaks")

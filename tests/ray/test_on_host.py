@@ -129,7 +129,7 @@ def test_a_function_runs_and_is_seen_to_start_and_to_be_gone(agent: Any, incarna
     assert found["pid"] == ray.get(started, timeout=30)
     assert (found["leads"], found["rank"], found["mine"]) == (True, 0, "yes")
     assert found["heavy"] == []
-    assert ray.get(agent.stop.remote("run-1/1", 10.0), timeout=30) == 0
+    assert ray.get(agent.stop.remote("run-1/1", 10.0), timeout=30)["killed"] == 0
     assert not Path(f"/proc/{found['pid']}").exists()
 
 
@@ -153,7 +153,7 @@ def test_stop_ends_a_process_that_does_not_listen_and_all_that_it_started(
         assert time.monotonic() < end
         time.sleep(0.02)
     pids = path.read_text().split()[:2]
-    assert ray.get(agent.stop.remote("run-1/2", 0.1), timeout=30) >= 2
+    assert ray.get(agent.stop.remote("run-1/2", 0.1), timeout=30)["killed"] >= 2
     with pytest.raises(ray.exceptions.WorkerCrashedError):
         ray.get(envelope, timeout=30)
     for pid in pids:

@@ -148,12 +148,11 @@ def test_stop_leaves_nothing(agent: Agent, channel: Channel, start: Start, code:
     pids = start(code)
     bystander = subprocess.Popen(["sleep", "60"])
     try:
-        killed = asyncio.run(agent.stop(ATTEMPT, 0.1))
-        assert killed >= 1
+        assert asyncio.run(agent.stop(ATTEMPT, 0.1))["killed"] >= 1
         assert not [pid for pid in pids if _alive(pid)]
         assert not channel.held()
         assert bystander.poll() is None
-        assert asyncio.run(agent.stop(ATTEMPT, 5.0)) == 0
+        assert asyncio.run(agent.stop(ATTEMPT, 5.0))["killed"] == 0
     finally:
         bystander.kill()
         bystander.wait()
@@ -162,8 +161,40 @@ def test_stop_leaves_nothing(agent: Agent, channel: Channel, start: Start, code:
 def test_stop_asks_first_and_kills_nobody_who_listens(agent: Agent, start: Start) -> None:
     start(POLITE)
     began = time.monotonic()
-    assert asyncio.run(agent.stop(ATTEMPT, 60.0)) == 0
+    assert asyncio.run(agent.stop(ATTEMPT, 60.0)) == {"killed": 0, "unasked": False}
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(POLITE, False), (POLITE, True), (ORPHANS, False)],
+    ids=["before", "after", "before, and a child holds its lock"],
+)
+def test_stop_says_whether_the_process_was_dead_before_it_was_first_asked(
+    agent: Agent,
+    start: Start,
+    code: str,
+    told: bool,  # noqa: FBT001
+) -> None:
+    """Of two hosts the one whose process died may be heard last: then its host knows better."""
+    pid = start(code)[0]
+    if told:
+        agent.notify(ATTEMPT, None)
+    os.kill(pid, signal.SIGKILL)
+    end = time.monotonic() + 10
+    while _alive(pid):
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    assert asyncio.run(agent.stop(ATTEMPT, 0.0))["unasked"] is not told
+    assert asyncio.run(agent.stop(ATTEMPT, 0.0))["unasked"] is not told
+
+
+def test_a_process_that_has_raised_may_say_what_though_it_is_to_be_stopped_at_once(
+    agent: Agent, channel: Channel, start: Start
+) -> None:
+    start(POLITE)
+    channel.answering()
+    assert asyncio.run(agent.stop(ATTEMPT, 0.0))["killed"] == 1  # it did not leave within that time
 
 
 def test_what_starts_after_stop_runs_nothing(agent: Agent, own_tmp: Path, channel: Channel) -> None:
