@@ -65,7 +65,7 @@ def run(call: dict[str, Any], work: bytes, held: tuple[Any, ...] = ()) -> tuple[
         value = _call(function, args, kwargs)
     except BaseException as error:  # noqa: BLE001 - SystemExit and KeyboardInterrupt are outcomes, too
         asked = contexts.host_context().should_stop()
-        channel.answering()
+        _announce(channel)
         envelope = failure("raised", error, unasked=not asked)
         if asked:
             # The others save, too: jax ends them when the host with its coordinator leaves first.
@@ -77,6 +77,14 @@ def run(call: dict[str, Any], work: bytes, held: tuple[Any, ...] = ()) -> tuple[
         return failure("raised", error, f"the returned {type(value).__name__} cannot be pickled"), b""
     _shut_jax_down(call["jax_shutdown_s"])
     return returned(), packed if packed.held else packed.data
+
+
+def _announce(channel: Channel) -> None:
+    """Let the agent wait for what was raised; it is told in any case, unless this host is to stop meanwhile."""
+    try:
+        channel.answering()
+    except OSError as error:
+        log.warning("the agent does not know that an answer is on its way: %r", error)
 
 
 def _stay_visible(port: int | None) -> bool:

@@ -237,12 +237,13 @@ class Attempts:
 
     def _died(self, holding: Holding, work: Work, task: HostTask, detail: str) -> None:
         """Tell of a process that died; if it had been asked to stop by then, once its host knows which was first."""
-        asked = work.told or work.stopping
+        ours = work.stopping or not holding.held
+        asked = ours or work.told
         if asked and task.unasked is None and holding.agents[task.rank].serves:
             task.died = detail
-            self._clear(holding, work, task, 0.0 if work.stopping else _LEAVE_S)
+            self._clear(holding, work, task, 0.0 if ours else _LEAVE_S)
             return
-        self._end(holding, work, task, outcomes.died(detail, unasked=task.unasked or not asked, ours=work.stopping))
+        self._end(holding, work, task, outcomes.died(detail, unasked=task.unasked or not asked, ours=ours))
 
     def _end(self, holding: Holding, work: Work, task: HostTask, outcome: Outcome) -> None:
         if task.ended is not None:
@@ -264,7 +265,8 @@ class Attempts:
         error = answer.exception()
         if error is not None:
             if task.died is not None:
-                self._end(holding, work, task, outcomes.died(task.died, unasked=False, ours=work.stopping))
+                ours = work.stopping or not holding.held
+                self._end(holding, work, task, outcomes.died(task.died, unasked=False, ours=ours))
             if holding.held:
                 self._not_cleared(holding.agents[task.rank], work.key, error)
             return

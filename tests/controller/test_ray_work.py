@@ -15,7 +15,7 @@ from sliceform.controller.errors import ResultLost
 from sliceform.controller.observed import EffectFailed, Notified, OutcomeKind, ProcessEnded, ProcessGone, Reserved
 from sliceform.controller.on_host.parcel import Parcel
 from sliceform.controller.ray_backend import outcomes
-from sliceform.controller.ray_backend.holding import Agent, Holding
+from sliceform.controller.ray_backend.holding import Agent, Holding, Stage
 from sliceform.controller.ray_backend.pack import Packed
 from sliceform.controller.ray_backend.shipped import Shipped
 from sliceform.controller.ray_backend.work import Attempts
@@ -236,6 +236,13 @@ def test_its_host_may_say_so_before_ray_tells_that_the_process_died(unasked: boo
     world.ask("stop")
     assert ends(world.answer(unasked=unasked)) == []
     assert ends(world.die(1)) == [(1, OutcomeKind.CRASHED if unasked else OutcomeKind.STOPPED, unasked)]
+
+
+def test_what_dies_while_its_slice_is_given_back_was_ended_by_us_unless_its_host_knows_better() -> None:
+    world = Running()
+    world.holding.stage = Stage.RELEASING
+    assert ends(world.die(1)) == []
+    assert ends(world.answer(unasked=False)) == [(1, OutcomeKind.STOPPED, False)]
 
 
 def test_where_the_host_cannot_say_it_was_we_who_ended_it() -> None:
