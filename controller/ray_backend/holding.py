@@ -77,7 +77,8 @@ class HostTask:
     gone: ProcessGone | HostDied | None = None
     #: In whose words it died, once its work was asked to stop: its host will say what came first.
     died: str | None = None
-    #: Whether it was dead when its host was first asked to stop it; None = its host has not said.
+    #: Whether it was dead when its host was first asked to stop it; None = its host has not said. False, too,
+    #: where it cannot say.
     unasked: bool | None = None
     #: Its host is being asked past Ray.
     asked: bool = False

@@ -265,8 +265,8 @@ class Attempts:
         error = answer.exception()
         if error is not None:
             if task.died is not None:
-                ours = work.stopping or not holding.held
-                self._end(holding, work, task, outcomes.died(task.died, unasked=False, ours=ours))
+                task.unasked = False
+                self._died(holding, work, task, task.died)
             if holding.held:
                 self._not_cleared(holding.agents[task.rank], work.key, error)
             return

@@ -56,21 +56,16 @@ def test_an_end_that_was_asked_for_never_leads() -> None:
     assert classify(one, cancelled=False).host == "slice-2/1"
 
 
-def test_a_process_that_died_leads_over_what_its_peers_raised_for_it_though_they_were_heard_first() -> None:
-    """Collectives raise errors of any class when a peer is gone: jax a `ValueError`."""
+@pytest.mark.parametrize(("heard_first", "cause"), [(RAISED, CRASHED), (BROKEN, CRASHED), (BROKEN, RAISED)])
+def test_what_ended_before_its_host_was_asked_leads_though_its_consequence_was_heard_first(
+    heard_first: Outcome, cause: Outcome
+) -> None:
+    """Collectives raise errors of any class when a peer has died: jax a `ValueError`."""
     one = attempt()
-    one.record("slice-1", 0, RAISED)
+    one.record("slice-1", 0, heard_first)
     one.asked = True
-    one.record("slice-2", 1, dataclasses.replace(CRASHED, unasked=True))
+    one.record("slice-2", 1, dataclasses.replace(cause, unasked=True))
     assert classify(one, cancelled=False).host == "slice-2/1"
-
-
-def test_what_was_raised_before_its_host_was_asked_leads_over_a_broken_connection_that_was_heard_first() -> None:
-    one = attempt()
-    one.record("slice-1", 0, BROKEN)
-    one.asked = True
-    one.record("slice-1", 1, dataclasses.replace(RAISED, unasked=True))
-    assert classify(one, cancelled=False).host == "slice-1/1"
 
 
 def test_a_broken_connection_never_leads_where_anything_else_is_known() -> None:
