@@ -9,7 +9,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sliceform.controller.api import SliceController
+    from sliceform.controller.api.controller import SliceController
+    from sliceform.controller.api.run import Run, RunResult
     from sliceform.controller.errors import (
         ClusterError,
         ConfigurationError,
@@ -24,46 +25,45 @@ if TYPE_CHECKING:
         UnknownSliceError,
         UnpicklableFunctionError,
     )
-    from sliceform.controller.journal import Journal, open_journal
+    from sliceform.controller.follow.journal import Journal, open_journal
+    from sliceform.controller.model.settings import Settings
+    from sliceform.controller.model.shapes import CpuSlice, GpuSlice, TpuSlice
     from sliceform.controller.on_host.context import HostContext, Stopped, host_context, initialize_jax
-    from sliceform.controller.place_status import FleetPlaces, PlaceStatus
-    from sliceform.controller.run import Run, RunResult
-    from sliceform.controller.settings import Settings
-    from sliceform.controller.spec import CpuSlice, GpuSlice, TpuSlice
-    from sliceform.controller.status import FleetStatus, HostStatus, RunStatus, SliceStatus
+    from sliceform.controller.reconcile.place_status import FleetPlaces, PlaceStatus
+    from sliceform.controller.reconcile.status import FleetStatus, HostStatus, RunStatus, SliceStatus
 
 _HOMES = {
     "ClusterError": "errors",
     "ConfigurationError": "errors",
-    "CpuSlice": "spec",
+    "CpuSlice": "model.shapes",
     "FleetClosedError": "errors",
     "FleetNameTakenError": "errors",
-    "FleetPlaces": "place_status",
-    "FleetStatus": "status",
-    "GpuSlice": "spec",
+    "FleetPlaces": "reconcile.place_status",
+    "FleetStatus": "reconcile.status",
+    "GpuSlice": "model.shapes",
     "HostContext": "on_host.context",
-    "HostStatus": "status",
+    "HostStatus": "reconcile.status",
     "InsufficientSlicesError": "errors",
-    "Journal": "journal",
+    "Journal": "follow.journal",
     "JournalError": "errors",
-    "PlaceStatus": "place_status",
-    "Run": "run",
+    "PlaceStatus": "reconcile.place_status",
+    "Run": "api.run",
     "RunCancelled": "errors",
     "RunFailed": "errors",
     "RunPreempted": "errors",
-    "RunResult": "run",
-    "RunStatus": "status",
-    "Settings": "settings",
-    "SliceController": "api",
-    "SliceStatus": "status",
+    "RunResult": "api.run",
+    "RunStatus": "reconcile.status",
+    "Settings": "model.settings",
+    "SliceController": "api.controller",
+    "SliceStatus": "reconcile.status",
     "SliceformError": "errors",
     "Stopped": "on_host.context",
-    "TpuSlice": "spec",
+    "TpuSlice": "model.shapes",
     "UnknownSliceError": "errors",
     "UnpicklableFunctionError": "errors",
     "host_context": "on_host.context",
     "initialize_jax": "on_host.context",
-    "open_journal": "journal",
+    "open_journal": "follow.journal",
 }
 
 __all__ = [

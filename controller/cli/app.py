@@ -5,13 +5,13 @@ from __future__ import annotations
 import click
 
 from sliceform.controller.cli.changes import history, story
-from sliceform.controller.cli.demo import demo
+from sliceform.controller.cli.demo_command import demo
 from sliceform.controller.cli.fleet import durations, lineage, runs, status
-from sliceform.controller.cli.judge import check, why
 from sliceform.controller.cli.machines import diagram, explain
 from sliceform.controller.cli.parts import Group
 from sliceform.controller.cli.pictures import serve, timeline
 from sliceform.controller.cli.watch import watch
+from sliceform.controller.cli.why import check, why
 
 #: A new command goes in here.
 _COMMANDS = (

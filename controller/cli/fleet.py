@@ -15,7 +15,7 @@ from sliceform.controller.cli.times import Moment, span, when
 from sliceform.states import HostEnd, Link, RunStory, SliceState
 
 if TYPE_CHECKING:
-    from sliceform.controller.cli.past import PastFleet
+    from sliceform.controller.report.past import PastFleet
 
 #: Of runs that are over, so many are shown with the fleet, the newest.
 _OVER = 5
@@ -36,8 +36,8 @@ _LINK_COLUMNS = ("slice", "replaces", "created", "ready after", "out of use", "r
 @as_json
 def status(file: Path, *, moment: float | None, as_json: bool) -> int:
     """Show the fleet as it is, or as it was: slices with state, place and hosts, and runs."""
-    from sliceform.controller.cli.past import fleet_at
     from sliceform.controller.cli.read import ending, is_over, looked_at, opened, within
+    from sliceform.controller.report.past import fleet_at
 
     with opened(file) as journal:
         fleet = fleet_at(journal, looked_at(journal) if moment is None else within(journal, moment))

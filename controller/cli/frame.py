@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from sliceform.controller.cli import screen
 from sliceform.controller.cli.fleet import fleet_view
-from sliceform.controller.cli.past import PastFleet, run_at, slices_at
+from sliceform.controller.report.past import PastFleet, run_at, slices_at
 from sliceform.states import Change, HistoryQueries, Reason, SliceState
 
 if TYPE_CHECKING:
-    from sliceform.controller.journal.tally import Wish
+    from sliceform.controller.follow.journal.tally import Wish
 
 T = TypeVar("T")
 

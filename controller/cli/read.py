@@ -12,8 +12,8 @@ import click
 from sliceform.controller.cli.parts import nearest
 from sliceform.controller.cli.times import when
 from sliceform.controller.errors import JournalMissingError
-from sliceform.controller.journal.reader import Journal, open_journal
-from sliceform.controller.look import Look
+from sliceform.controller.follow.journal.reader import Journal, open_journal
+from sliceform.controller.report.look import Look
 from sliceform.states import Selection, Story
 
 #: How often a journal that is being written is looked at, seconds.

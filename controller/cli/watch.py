@@ -17,8 +17,8 @@ from sliceform.states import Selection, Story
 
 if TYPE_CHECKING:
     from sliceform.controller.cli.page import Page
-    from sliceform.controller.journal.reader import Journal
-    from sliceform.controller.journal.tally import Wish
+    from sliceform.controller.follow.journal.reader import Journal
+    from sliceform.controller.follow.journal.tally import Wish
 
 #: With how many of the last changes it begins where it shows a line for each.
 _LAST = 10

@@ -9,11 +9,11 @@ from typing import Any
 import ray
 
 from sliceform.controller.errors import ConfigurationError
+from sliceform.controller.model.shapes import SliceShape
+from sliceform.controller.model.variables import check_variables
 from sliceform.controller.on_host.own_call import run_own_call
 from sliceform.controller.on_host.parcel import Parcel
 from sliceform.controller.ray_backend.pack import pack
-from sliceform.controller.spec import SliceShape
-from sliceform.controller.variables import check_variables
 
 #: What the old executor puts where its driver knows nothing; it would hide what the host knows.
 _PLACEHOLDER = "EMPTY"

@@ -12,13 +12,13 @@ from uuid import uuid4
 
 import structlog
 
-from sliceform.controller.api import SliceController, Submitter
-from sliceform.controller.attempts import RunOptions
+from sliceform.controller.api.controller import SliceController, Submitter
+from sliceform.controller.api.run import Run
 from sliceform.controller.compat.calls import Call, join
 from sliceform.controller.compat.refs import Promise, Refs
 from sliceform.controller.compat.slice_work import SliceWork, gone
-from sliceform.controller.run import Run
-from sliceform.controller.status import FleetStatus, SliceStatus
+from sliceform.controller.model.run_options import RunOptions
+from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
 
 log = structlog.get_logger(__name__)
 

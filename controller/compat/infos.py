@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from sliceform.controller.spec import SliceShape
-from sliceform.controller.status import SliceStatus
+from sliceform.controller.model.shapes import SliceShape
+from sliceform.controller.reconcile.status import SliceStatus
 
 ActorT = TypeVar("ActorT")
 InfoT = TypeVar("InfoT")

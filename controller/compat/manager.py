@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.attempts import assign
-from sliceform.controller.backend import Backend
+from sliceform.controller.api.controller import SliceController
 from sliceform.controller.compat.desk import Desk
 from sliceform.controller.compat.handles import SliceHandle
 from sliceform.controller.compat.infos import SERVING, ActorPoolMember, SliceInfo, slice_info
 from sliceform.controller.errors import ConfigurationError, InsufficientSlicesError
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import SliceShape, TpuSlice, parse_sizes
-from sliceform.controller.status import FleetStatus, SliceStatus
+from sliceform.controller.model.backend import Backend
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import SliceShape, TpuSlice, parse_sizes
+from sliceform.controller.reconcile.decide.run import assign
+from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
 
 Member = ActorPoolMember[SliceHandle, SliceInfo]
 

@@ -14,14 +14,14 @@ from typing import Protocol
 
 from ray.exceptions import ActorDiedError, TaskCancelledError
 
-from sliceform.controller.attempts import Ended
+from sliceform.controller.api.run import Run
 from sliceform.controller.compat.calls import Call, agree
 from sliceform.controller.compat.infos import SERVING
 from sliceform.controller.compat.refs import Promise, Refs
 from sliceform.controller.errors import RunFailed, SliceformError
-from sliceform.controller.observed import Outcome, OutcomeKind
-from sliceform.controller.run import Run
-from sliceform.controller.status import SliceStatus
+from sliceform.controller.model.events import Outcome, OutcomeKind
+from sliceform.controller.reconcile.decide.run import Ended
+from sliceform.controller.reconcile.status import SliceStatus
 
 #: What joins slices into one execution: calls that name the same one cannot do without each other.
 _WORLD = "MEGASCALE_COORDINATOR_ADDRESS"

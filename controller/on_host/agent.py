@@ -19,7 +19,7 @@ from typing import Any
 
 import ray
 
-from sliceform.controller.on_host import processes
+from sliceform.controller.on_host import proc as processes
 
 #: How often it looks whether a process has come, seconds: at first, and at most.
 _LOOK_S = 0.01
@@ -99,8 +99,8 @@ class Agent:
         The first call begins to watch. Deadlines are in epoch seconds; None where none is known.
         """
         if self._standing is None:
+            from sliceform.controller.on_host.notice_board import Standing
             from sliceform.controller.on_host.notices import SIGTERM, Watch
-            from sliceform.controller.on_host.standing import Standing
 
             self._standing = Standing()
             if self._term is not None:
@@ -123,7 +123,8 @@ class Agent:
             TimeoutError: processes of an earlier attempt of this life cannot be ended.
 
         """
-        from sliceform.controller.on_host import channel, cleanup, devices
+        from sliceform.controller.on_host import attempt_folder as channel
+        from sliceform.controller.on_host import cleanup, devices
 
         own = channel.Channel(self._incarnation, self._host, attempt).folder
         if self._registered is None:
@@ -192,7 +193,7 @@ class Agent:
         return {"killed": await cleanup.kill(channel), "unasked": channel.ended_unasked()}
 
     def _channel(self, attempt: str) -> Any:
-        from sliceform.controller.on_host.channel import Channel
+        from sliceform.controller.on_host.attempt_folder import Channel
 
         return Channel(self._incarnation, self._host, attempt)
 

@@ -11,8 +11,8 @@ import signal
 import time
 from pathlib import Path
 
-from sliceform.controller.on_host import processes
-from sliceform.controller.on_host.channel import Channel, lock, root
+from sliceform.controller.on_host import proc as processes
+from sliceform.controller.on_host.attempt_folder import Channel, lock, root
 
 log = logging.getLogger("sliceform.on_host")
 

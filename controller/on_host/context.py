@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from sliceform.controller.on_host.channel import Channel
+from sliceform.controller.on_host.attempt_folder import Channel
 
 log = logging.getLogger("sliceform.on_host")
 

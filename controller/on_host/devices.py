@@ -18,8 +18,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from sliceform.controller.on_host import cleanup, processes
-from sliceform.controller.on_host.channel import Channel, locked, root
+from sliceform.controller.on_host import cleanup
+from sliceform.controller.on_host import proc as processes
+from sliceform.controller.on_host.attempt_folder import Channel, locked, root
 
 log = logging.getLogger("sliceform.on_host")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sliceform.controller.on_host import context as contexts
-from sliceform.controller.on_host.processes import MARK
+from sliceform.controller.on_host.proc import MARK
 
 #: Variables of runs over several slices, which a single slice must not inherit: it would wait for the others.
 _MEGASCALE = (

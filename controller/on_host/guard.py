@@ -18,7 +18,7 @@ from pathlib import Path
 
 from sliceform.controller.on_host import cleanup
 from sliceform.controller.on_host.alive import alive_at
-from sliceform.controller.on_host.channel import Channel
+from sliceform.controller.on_host.attempt_folder import Channel
 
 log = logging.getLogger("sliceform.on_host")
 

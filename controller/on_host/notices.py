@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sliceform.controller.on_host.standing import Standing
+from sliceform.controller.on_host.notice_board import Standing
 
 log = logging.getLogger("sliceform.on_host")
 

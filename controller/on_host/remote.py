@@ -64,6 +64,6 @@ def run_host(
 ) -> tuple[dict[str, Any], Any]:
     """Run the user's function in this fresh process; see `process.run`."""
     bootstrap.install(sources)
-    from sliceform.controller.on_host.process import run
+    from sliceform.controller.on_host.user_process import run
 
     return run(call, work, held)

@@ -12,21 +12,21 @@ import ray
 import structlog
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sliceform.controller.backend import FleetIdentity
-from sliceform.controller.observed import AgentFailed, AgentUp, EffectFailed, HostLost
+from sliceform.controller.model.backend import FleetIdentity
+from sliceform.controller.model.effects import Assemble
+from sliceform.controller.model.events import AgentFailed, AgentUp, EffectFailed, HostLost
 from sliceform.controller.on_host.notices import SIGTERM
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.beats import Beats
 from sliceform.controller.ray_backend.failures import Lost, Unreached, blame, node_gone
 from sliceform.controller.ray_backend.group_watch import seen_removed
-from sliceform.controller.ray_backend.holding import Agent, Holding
+from sliceform.controller.ray_backend.lives import Agent, Holding
 from sliceform.controller.ray_backend.nodes import NodeReader
 from sliceform.controller.ray_backend.notices import Notices
+from sliceform.controller.ray_backend.probe import Suspicion
 from sliceform.controller.ray_backend.reservations import Reservations
 from sliceform.controller.ray_backend.session import Answer, Session
 from sliceform.controller.ray_backend.shipped import Shipped
-from sliceform.controller.ray_backend.suspicion import Suspicion
-from sliceform.controller.requests import Assemble
 from sliceform.states.reasons import Reason
 
 log = structlog.get_logger(__name__)

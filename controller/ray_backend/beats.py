@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import structlog
 
-from sliceform.controller.backend import Sink
-from sliceform.controller.ray_backend.holding import Agent
+from sliceform.controller.model.backend import Sink
+from sliceform.controller.ray_backend.lives import Agent
 from sliceform.controller.ray_backend.session import Answer
 
 log = structlog.get_logger(__name__)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import ray
 from ray.util.placement_group import placement_group_table
 
-from sliceform.controller.backend import Finding
-from sliceform.controller.labels import matches
-from sliceform.controller.observed import Node
-from sliceform.controller.places import NODE_ID, Place, PlaceState, survey
+from sliceform.controller.model.backend import Finding
+from sliceform.controller.model.events import Node
+from sliceform.controller.model.selectors import matches
+from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.ray_backend import private
-from sliceform.controller.ray_backend.holding import Holding, Stage
+from sliceform.controller.ray_backend.lives import Holding, Stage
 from sliceform.controller.ray_backend.nodes import decode_all
-from sliceform.controller.spec import SliceShape, TpuSlice
+from sliceform.controller.reconcile.decide.places import NODE_ID, Place, PlaceState, survey
 
 #: Of nodes that do not fit, so many are told.
 _TOLD = 4

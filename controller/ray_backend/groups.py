@@ -15,10 +15,10 @@ from ray.util.placement_group import (
     remove_placement_group,
 )
 
-from sliceform.controller.places import NODE_ID
+from sliceform.controller.model.effects import Reserve
+from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.ray_backend.nodes import ACCELERATOR, SLICE_NAME, WORKER_ID
-from sliceform.controller.requests import Reserve
-from sliceform.controller.spec import SliceShape, TpuSlice
+from sliceform.controller.reconcile.decide.places import NODE_ID
 
 log = structlog.get_logger(__name__)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sliceform.controller.backend import FleetIdentity
+from sliceform.controller.model.backend import FleetIdentity
 from sliceform.controller.ray_backend.groups import in_units
-from sliceform.controller.ray_backend.holding import Holding, HostTask, Work
+from sliceform.controller.ray_backend.lives import Holding, HostTask, Work
 from sliceform.controller.ray_backend.pack import Packed
 
 

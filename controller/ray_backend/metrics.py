@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from sliceform.controller.metrics import METRICS, Kind, Metric
+from sliceform.controller.follow.metrics import METRICS, Kind, Metric
 
 
 class RayMeter:

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 import structlog
 
-from sliceform.controller.observed import Node, NodesSeen, ObservationFailed
+from sliceform.controller.model.events import Node, NodesSeen, ObservationFailed
 from sliceform.controller.ray_backend import private
 from sliceform.controller.ray_backend.io_thread import IoThread
 

@@ -10,9 +10,9 @@ from functools import partial
 from typing import Any
 
 from sliceform.controller.errors import UnpicklableFunctionError
-from sliceform.controller.observed import HostNoticed, NoticeWithdrawn
+from sliceform.controller.model.events import HostNoticed, NoticeWithdrawn
 from sliceform.controller.on_host.parcel import wrap
-from sliceform.controller.ray_backend.holding import Agent
+from sliceform.controller.ray_backend.lives import Agent
 from sliceform.controller.ray_backend.session import Answer, Session
 
 

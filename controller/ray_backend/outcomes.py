@@ -9,7 +9,7 @@ import ray
 from ray import exceptions
 
 from sliceform.controller.errors import ResultLost
-from sliceform.controller.observed import Outcome, OutcomeKind
+from sliceform.controller.model.events import Outcome, OutcomeKind
 from sliceform.controller.on_host.parcel import unwrap
 from sliceform.controller.ray_backend.failures import words
 

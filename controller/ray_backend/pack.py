@@ -9,11 +9,11 @@ from typing import Any
 import ray
 
 from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
-from sliceform.controller.functions import check_function, name_of
+from sliceform.controller.model.functions import check_function, name_of
+from sliceform.controller.model.shapes import SliceShape
+from sliceform.controller.model.variables import check_variables
 from sliceform.controller.on_host.parcel import Parcel, with_values, wrap
 from sliceform.controller.ray_backend import private
-from sliceform.controller.spec import SliceShape
-from sliceform.controller.variables import check_variables
 
 _RESOURCE_OPTIONS = {"num_cpus": "CPU", "num_gpus": "GPU", "memory": "memory"}
 #: Options that say nothing else than what holds anyway, by their values that do so.

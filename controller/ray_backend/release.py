@@ -13,14 +13,14 @@ from functools import partial
 import structlog
 from ray.util.placement_group import PlacementGroup
 
-from sliceform.controller.observed import EffectFailed, Released
+from sliceform.controller.model.effects import Release
+from sliceform.controller.model.events import EffectFailed, Released
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import kill
+from sliceform.controller.ray_backend.attempts import Attempts
 from sliceform.controller.ray_backend.failures import words
-from sliceform.controller.ray_backend.holding import Agent, Holding, Stage
+from sliceform.controller.ray_backend.lives import Agent, Holding, Stage
 from sliceform.controller.ray_backend.session import Answer, Session
-from sliceform.controller.ray_backend.work import Attempts
-from sliceform.controller.requests import Release
 from sliceform.states.effects import Effect
 
 log = structlog.get_logger(__name__)

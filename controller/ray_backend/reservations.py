@@ -8,13 +8,13 @@ import ray
 import structlog
 from ray.util.placement_group import PlacementGroup
 
-from sliceform.controller.observed import Assembled, Refused, Reserved
+from sliceform.controller.model.effects import Reserve
+from sliceform.controller.model.events import Assembled, Refused, Reserved
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.ray_backend import groups
-from sliceform.controller.ray_backend.holding import Holding
+from sliceform.controller.ray_backend.lives import Holding
 from sliceform.controller.ray_backend.nodes import NodeReader
 from sliceform.controller.ray_backend.session import Answer, Session
-from sliceform.controller.requests import Reserve
-from sliceform.controller.spec import TpuSlice
 
 log = structlog.get_logger(__name__)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sliceform.controller.backend import FleetIdentity, Sink
 from sliceform.controller.errors import ClusterError
-from sliceform.controller.observed import Event
+from sliceform.controller.model.backend import FleetIdentity, Sink
+from sliceform.controller.model.events import Event
 from sliceform.controller.ray_backend.connect import current_job
 from sliceform.controller.ray_backend.io_thread import IoThread
 

@@ -20,7 +20,7 @@ def timeline_page(
     """Return the page, HTML that opens without a network.
 
     Args:
-        source: the history, in memory or in a file; see `sliceform.controller.journal.open_journal`.
+        source: the history, in memory or in a file; see `sliceform.controller.follow.journal.open_journal`.
         title: shown above the timeline, and in the window's title.
         now: up to when what has not ended is drawn, epoch seconds; by default the time of the newest change.
         server: the mark of the server that it comes from and asks for what comes; by default it asks nobody.

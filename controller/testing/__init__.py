@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sliceform.controller.testing.fake_clock import FakeClock
     from sliceform.controller.testing.faulty import FaultyBackend
-    from sliceform.controller.testing.sim import SimBackend
-    from sliceform.controller.testing.virtual_cluster import VirtualCluster
+    from sliceform.controller.testing.sim.backend import SimBackend
+    from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 __all__ = ["FakeClock", "FaultyBackend", "SimBackend", "VirtualCluster"]
 
 _HOMES = {
     "FakeClock": "fake_clock",
     "FaultyBackend": "faulty",
-    "SimBackend": "sim",
-    "VirtualCluster": "virtual_cluster",
+    "SimBackend": "sim.backend",
+    "VirtualCluster": "virtual.cluster",
 }
 
 

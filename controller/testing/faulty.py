@@ -14,10 +14,11 @@ from dataclasses import dataclass, fields
 from itertools import count
 from typing import Any, NamedTuple
 
-from sliceform.controller.backend import Backend, Finding, FleetIdentity, Sink
-from sliceform.controller.clock import Clock
 from sliceform.controller.errors import BackendError
-from sliceform.controller.observed import (
+from sliceform.controller.model.backend import Backend, Finding, FleetIdentity, Sink
+from sliceform.controller.model.clock import Clock
+from sliceform.controller.model.effects import Request, Reserve
+from sliceform.controller.model.events import (
     EffectFailed,
     Event,
     HostNoticed,
@@ -27,7 +28,6 @@ from sliceform.controller.observed import (
     ProcessEnded,
     Refused,
 )
-from sliceform.controller.requests import Request, Reserve
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import structlog
 from ray._private.internal_api import node_stats
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
+from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
 
 POD = "v4-16"
 _WAIT_S = 60.0

@@ -20,9 +20,9 @@ import structlog
 from _rows import Row, show
 
 from sliceform.controller import Settings, SliceController, TpuSlice
-from sliceform.controller.backend import FleetIdentity, Sink
-from sliceform.controller.clock import SystemClock
-from sliceform.controller.observed import NodesSeen, ObservationFailed
+from sliceform.controller.model.backend import FleetIdentity, Sink
+from sliceform.controller.model.clock import SystemClock
+from sliceform.controller.model.events import NodesSeen, ObservationFailed
 from sliceform.controller.ray_backend import private
 from sliceform.controller.ray_backend.nodes import NodeReader
 from sliceform.controller.testing import SimBackend

@@ -24,11 +24,11 @@ from typing import Any
 
 import structlog
 
-import sliceform.controller.loop as controller_loop
+import sliceform.controller.reconcile.loop as controller_loop
 from sliceform import states
-from sliceform.controller.api import SliceController
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import GpuSlice
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import GpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 
 SHAPE = GpuSlice(10, 4)

@@ -30,7 +30,7 @@ from _cluster import POD, quiet_cluster, wait_until
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sliceform.controller import SliceController, TpuSlice
-from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
+from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
 
 SOON_S = 0.050
 

@@ -31,7 +31,7 @@ from _cluster import quiet, wait_until
 from _rows import Row, show
 
 from sliceform.controller import CpuSlice, Run, Settings, SliceController
-from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
+from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
 
 #: From the stop to the waking of a host, beyond the fence for the last kind, seconds.
 WOKEN_S, BEYOND_S = 15.0, 5.0

@@ -19,13 +19,13 @@ from pathlib import Path
 import structlog
 from _rows import show
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.follow import Batch
-from sliceform.controller.journal import Journal, open_journal
-from sliceform.controller.journal.tally import Wish
-from sliceform.controller.journal.writer import JournalWriter
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import GpuSlice
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.follow.follower import Batch
+from sliceform.controller.follow.journal import Journal, open_journal
+from sliceform.controller.follow.journal.tally import Wish
+from sliceform.controller.follow.journal.writer import JournalWriter
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import GpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import History, Story
 

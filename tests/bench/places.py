@@ -21,7 +21,7 @@ from _cluster import POD, quiet_cluster, wait_until
 from _rows import show
 
 from sliceform.controller import Settings, SliceController, TpuSlice
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 ROUNDS = 20
 MORE_S = 2.0

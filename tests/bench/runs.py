@@ -30,7 +30,7 @@ from ray._raylet import GcsClient
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sliceform.controller import SliceController, TpuSlice
-from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
+from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
 
 HOSTS = 2
 BOUND = 1.25

@@ -25,7 +25,7 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sliceform.controller import SliceController, TpuSlice
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 HOSTS = 2
 

@@ -21,9 +21,9 @@ from pathlib import Path
 import structlog
 from _rows import Row, show
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import GpuSlice
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import GpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 
 CHANGES = 100_000

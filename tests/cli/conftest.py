@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 import structlog
 
-from sliceform.controller.api import SliceController
+from sliceform.controller.api.controller import SliceController
 from sliceform.controller.cli import main
-from sliceform.controller.journal import open_journal
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.follow.journal import open_journal
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 
 BOUND_S = 20.0

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from sliceform.controller.cli import screen
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 from sliceform.states import Change
 
 _MAIN = "import sys; from sliceform.controller.cli import main; sys.exit(main())"
@@ -201,7 +201,7 @@ def test_wrong_questions_are_answered_with_what_may_have_been_meant(ask, closed,
     ],
 )
 def test_the_demo_refuses_a_journal_before_it_starts_anything(ask, living, monkeypatch, journal, said):
-    monkeypatch.setitem(sys.modules, "sliceform.controller.demo.demo", None)
+    monkeypatch.setitem(sys.modules, "sliceform.controller.cli.demo.demo", None)
     code, out, err = ask("demo", "--journal", journal.format(folder=living.parent, living=living, text=__file__))
     assert (code, out) == (2, "")
     assert said in err

@@ -11,7 +11,7 @@ import urllib.request
 import pytest
 
 from sliceform.controller.errors import ConfigurationError
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 
 _MAIN = "import sys; from sliceform.controller.cli import main; sys.exit(main())"
 

@@ -6,9 +6,9 @@ import signal
 import pytest
 from rich.console import Console, Group
 
-from sliceform.controller.api import SliceController
+from sliceform.controller.api.controller import SliceController
 from sliceform.controller.cli.frame import Frame
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import AttemptRecord, History, HostEnd, Reason
 
@@ -111,7 +111,7 @@ def test_what_comes_is_shown(fleet):
 
 
 def test_small_fleets_are_shown_whole_with_a_wish(closed):
-    from sliceform.controller.journal import open_journal
+    from sliceform.controller.follow.journal import open_journal
 
     with open_journal(closed) as journal:
         frame = Frame(journal)

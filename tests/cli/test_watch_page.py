@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from sliceform.controller.api import SliceController
+from sliceform.controller.api.controller import SliceController
 from sliceform.controller.cli.page import Page
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 
 EPOCH = 1_700_000_000.0

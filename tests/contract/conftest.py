@@ -10,9 +10,8 @@ from uuid import uuid4
 
 import pytest
 
-from sliceform.controller.backend import Backend, FleetIdentity
-from sliceform.controller.observed import AgentUp, Assembled, Event, NodesSeen, Released, Reserved
-from sliceform.controller.requests import (
+from sliceform.controller.model.backend import Backend, FleetIdentity
+from sliceform.controller.model.effects import (
     Assemble,
     AttemptSpec,
     Launch,
@@ -20,8 +19,9 @@ from sliceform.controller.requests import (
     Request,
     Reserve,
 )
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import SliceShape, TpuSlice
+from sliceform.controller.model.events import AgentUp, Assembled, Event, NodesSeen, Released, Reserved
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 
 SHAPE = TpuSlice("v4-16")

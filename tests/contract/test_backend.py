@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.observed import (
+from sliceform.controller.model.effects import Assemble, Notify, Release, Reserve, Stop
+from sliceform.controller.model.events import (
     AgentUp,
     Assembled,
     Explained,
@@ -23,8 +24,7 @@ from sliceform.controller.observed import (
     Released,
     Reserved,
 )
-from sliceform.controller.requests import Assemble, Notify, Release, Reserve, Stop
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.states.reasons import Reason
 
 #: `conftest.Harness`, which cannot be imported from here.

@@ -11,16 +11,17 @@ import hypothesis.strategies as st
 import pytest
 import structlog
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.attempts import RunOptions, RunRecord
-from sliceform.controller.life import Life
-from sliceform.controller.observed import HostView, Loss, Outcome, OutcomeKind, SliceView
-from sliceform.controller.picture import Picture
-from sliceform.controller.policy import Backoff, Growth, Places
-from sliceform.controller.run import Run
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import Desired, SliceShape, TpuSlice, parse_sizes
-from sliceform.controller.status import SliceStatus
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.api.run import Run
+from sliceform.controller.model.events import HostView, Loss, Outcome, OutcomeKind, SliceView
+from sliceform.controller.model.run_options import RunOptions
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import Desired, SliceShape, TpuSlice, parse_sizes
+from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
+from sliceform.controller.reconcile.decide.run import RunRecord
+from sliceform.controller.reconcile.status import SliceStatus
 from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend
 from sliceform.states import Change
 from sliceform.states.hosts import HostState

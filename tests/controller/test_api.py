@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sliceform.controller import api
-from sliceform.controller.api import SliceController
+from sliceform.controller.api import controller as api
+from sliceform.controller.api.controller import SliceController
 from sliceform.controller.errors import (
     ConfigurationError,
     FleetClosedError,
@@ -19,8 +19,8 @@ from sliceform.controller.errors import (
     RunCancelled,
     UnknownSliceError,
 )
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import replay
 
@@ -247,7 +247,7 @@ class TestOnItsOwnThread:
 
     @pytest.fixture
     def sim(self) -> Iterator[SimBackend]:
-        from sliceform.controller.clock import SystemClock
+        from sliceform.controller.model.clock import SystemClock
 
         quick = {"place_s": 0.01, "assemble_s": 0.0, "agent_s": 0.01, "launch_s": 0.0, "work_s": 0.05}
         yield SimBackend(SHAPE, 3, clock=SystemClock(), remove_s=0.01, stop_s=0.0, node_death_s=0.05, **quick)
@@ -326,7 +326,7 @@ class TestOnItsOwnThread:
             assert fleet.wait_ready(2, timeout_s=60.0).slices[1].replaces == "slice-1"
 
     def test_a_tick_that_raises_does_not_end_the_loop(self, sim: SimBackend, monkeypatch: pytest.MonkeyPatch) -> None:
-        from sliceform.controller import runner
+        from sliceform.controller.api import runner
 
         monkeypatch.setattr(runner, "_AFTER_ERROR_S", 0.01)
         broken = threading.Event()

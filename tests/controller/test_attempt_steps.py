@@ -1,7 +1,7 @@
 """Every attempt is told as it began and as it ended, whatever became of it afterwards."""
 
-from sliceform.controller import attempt_steps
-from sliceform.controller.attempt_steps import AttemptSteps, Once
+from sliceform.controller.follow import attempt_steps
+from sliceform.controller.follow.attempt_steps import AttemptSteps, Once
 from sliceform.states import AttemptRecord
 
 OPEN = AttemptRecord("run-1", 1, ("slice-1",), (), 1.0, None, None, "")

@@ -6,7 +6,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from sliceform.controller.attempts import (
+from sliceform.controller.model.effects import AttemptSpec
+from sliceform.controller.model.events import Outcome, OutcomeKind
+from sliceform.controller.reconcile.decide.run import (
     ATTEMPTS_KEPT,
     Attempt,
     Departure,
@@ -19,8 +21,6 @@ from sliceform.controller.attempts import (
     classify,
     within_budget,
 )
-from sliceform.controller.observed import Outcome, OutcomeKind
-from sliceform.controller.requests import AttemptSpec
 
 RETURNED = Outcome(OutcomeKind.RETURNED)
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from sliceform.controller import RunFailed, Stopped, host_context
-from sliceform.controller.attempts import Attempt, Departure, Ended, Left, classify
-from sliceform.controller.observed import Outcome, OutcomeKind
-from sliceform.controller.requests import AttemptSpec
+from sliceform.controller.model.effects import AttemptSpec
+from sliceform.controller.model.events import Outcome, OutcomeKind
+from sliceform.controller.reconcile.decide.run import Attempt, Departure, Ended, Left, classify
 
 Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py
 

@@ -7,9 +7,9 @@ import pytest
 import structlog
 
 from sliceform.controller import ConfigurationError, CpuSlice, FleetClosedError, SliceController
-from sliceform.controller import api as api_module
-from sliceform.controller.clock import SystemClock
-from sliceform.controller.settings import Settings
+from sliceform.controller.api import controller as api_module
+from sliceform.controller.model.clock import SystemClock
+from sliceform.controller.model.settings import Settings
 from sliceform.controller.testing import SimBackend
 
 BOUND_S = 20.0

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.clock import SystemClock
+from sliceform.controller.api.controller import SliceController
 from sliceform.controller.errors import FleetClosedError, RunCancelled
-from sliceform.controller.journal import open_journal
-from sliceform.controller.loop import Reconciler
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.follow.journal import open_journal
+from sliceform.controller.model.clock import SystemClock
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import TpuSlice
+from sliceform.controller.reconcile.loop import Reconciler
 from sliceform.controller.testing import SimBackend
 
 SHAPE = TpuSlice("v4-16")

@@ -12,9 +12,7 @@ import ray
 from ray.exceptions import ActorDiedError, TaskCancelledError
 
 from sliceform.controller import ClusterError, ConfigurationError, FleetClosedError, Settings, TpuSlice
-from sliceform.controller.api import Submitter
-from sliceform.controller.attempts import RunOptions
-from sliceform.controller.clock import SystemClock
+from sliceform.controller.api.controller import Submitter
 from sliceform.controller.compat import (
     InsufficientSlicesError,
     SliceInfo,
@@ -26,6 +24,8 @@ from sliceform.controller.compat import (
 )
 from sliceform.controller.compat.calls import join, make_call
 from sliceform.controller.compat.refs import Promise
+from sliceform.controller.model.clock import SystemClock
+from sliceform.controller.model.run_options import RunOptions
 from sliceform.controller.on_host.own_call import run_own_call
 from sliceform.controller.on_host.parcel import unwrap
 from sliceform.controller.ray_backend.private import remote_parts

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sliceform.controller import host_context
-from sliceform.controller.run import Run
+from sliceform.controller.api.run import Run
 from sliceform.states.reasons import Reason
 
 Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py

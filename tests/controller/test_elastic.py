@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from sliceform.controller import ConfigurationError, RunFailed, RunPreempted, Stopped, host_context
-from sliceform.controller.attempts import RunOptions
-from sliceform.controller.run import Run
+from sliceform.controller.api.run import Run
+from sliceform.controller.model.run_options import RunOptions
 from sliceform.states.reasons import Reason
 
 Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py

@@ -3,7 +3,7 @@
 import pytest
 
 from sliceform.controller import CpuSlice, GpuSlice
-from sliceform.controller.observed import Node
+from sliceform.controller.model.events import Node
 from sliceform.controller.ray_backend.explain import Cluster, explain
 
 

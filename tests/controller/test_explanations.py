@@ -3,9 +3,9 @@
 import pytest
 
 from sliceform.controller.errors import InsufficientSlicesError
-from sliceform.controller.explanations import explain_fleet, explain_run, explain_slice
-from sliceform.controller.known import Known
-from sliceform.controller.look import Look
+from sliceform.controller.report.explain import explain_fleet, explain_run, explain_slice
+from sliceform.controller.report.known import Known
+from sliceform.controller.report.look import Look
 from sliceform.states import Reason
 
 

@@ -1,6 +1,6 @@
 """Loop time counts only what somebody could have noticed."""
 
-from sliceform.controller.fair_time import FairTime
+from sliceform.controller.reconcile.loop_time import FairTime
 from sliceform.controller.testing import FakeClock
 
 

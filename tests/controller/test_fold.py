@@ -7,9 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from sliceform.controller.fold import fold, fold_node
-from sliceform.controller.life import Life
-from sliceform.controller.observed import (
+from sliceform.controller.model.events import (
     AgentFailed,
     AgentUp,
     Assembled,
@@ -28,6 +26,8 @@ from sliceform.controller.observed import (
     Reserved,
     SliceEvent,
 )
+from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.observe import fold, fold_node
 from sliceform.states.reasons import Reason
 
 LIFE, KEY = "slice-1", "run-1/1"

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from sliceform.controller.follow import Follower
+from sliceform.controller.follow.follower import Follower
 from sliceform.states import AttemptRecord, History
 
 BOUND_S = 20.0

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from sliceform.controller.explanations import explain_run, explain_slice
-from sliceform.controller.finding import Finding, read, same, write
-from sliceform.controller.known import Known
-from sliceform.controller.look import Look
-from sliceform.controller.observed import EffectFailed
+from sliceform.controller.model.events import EffectFailed
+from sliceform.controller.model.finding import Finding, read, same, write
+from sliceform.controller.report.explain import explain_run, explain_slice
+from sliceform.controller.report.known import Known
+from sliceform.controller.report.look import Look
 from sliceform.states import Reason
 from sliceform.states.effects import Effect
 

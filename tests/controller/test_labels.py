@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray._private.label_utils import validate_label_selector
 
-from sliceform.controller.labels import check_selector, matches
+from sliceform.controller.model.selectors import check_selector, matches
 
 pieces = st.sampled_from(["a", "B2", "-", ".", "_", "/", "!", "in(", "(", ")", ",", ", ", " ", "x" * 62, "é", "\n"])
 texts = st.lists(pieces, max_size=6).map("".join)

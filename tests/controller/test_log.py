@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from sliceform.controller.follow import Batch
-from sliceform.controller.log import ChangeLog, level_of
+from sliceform.controller.follow.follower import Batch
+from sliceform.controller.follow.log import ChangeLog, level_of
 from sliceform.states import AttemptRecord, Change, HostEnd
 from sliceform.states.reasons import Reason
 

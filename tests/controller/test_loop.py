@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from sliceform.controller.fair_time import FairTime
-from sliceform.controller.observed import (
+from sliceform.controller.model.events import (
     AgentUp,
     Assembled,
     HostLost,
@@ -21,7 +20,8 @@ from sliceform.controller.observed import (
     Released,
     Reserved,
 )
-from sliceform.controller.spec import GpuSlice
+from sliceform.controller.model.shapes import GpuSlice
+from sliceform.controller.reconcile.loop_time import FairTime
 from sliceform.states import replay
 from sliceform.states.effects import Effect
 from sliceform.states.reasons import Reason

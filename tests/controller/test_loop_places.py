@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from sliceform.controller import GpuSlice, TpuSlice
-from sliceform.controller.observed import HostLost
-from sliceform.controller.requests import Assemble
+from sliceform.controller.model.effects import Assemble
+from sliceform.controller.model.events import HostLost
 from sliceform.states.reasons import Reason
 
 Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py

@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 from sliceform.controller import Settings, SliceController, TpuSlice
-from sliceform.controller.follow import Batch
-from sliceform.controller.metrics import METRICS, Kind, Measures, Metered, Seen
+from sliceform.controller.follow.follower import Batch
+from sliceform.controller.follow.metrics import METRICS, Kind, Measures, Metered, Seen
+from sliceform.controller.follow.waits import Waits
 from sliceform.controller.testing import FakeClock, SimBackend
-from sliceform.controller.waits import Waits
 from sliceform.states import AttemptRecord, History
 from sliceform.states.hosts import HostState
 from sliceform.states.slices import SliceState

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.observed import NodesSeen, ObservationFailed
+from sliceform.controller.model.events import NodesSeen, ObservationFailed
 from sliceform.controller.ray_backend import nodes as module
 from sliceform.controller.ray_backend.nodes import NodeReader, pause_s
 

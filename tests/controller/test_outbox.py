@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from sliceform.controller.outbox import RESUBMIT_MAX_S, RESUBMIT_S, Outbox
-from sliceform.controller.requests import Notify, Release, Request, Reserve, Stop
-from sliceform.controller.spec import CpuSlice
+from sliceform.controller.model.effects import Notify, Release, Request, Reserve, Stop
+from sliceform.controller.model.shapes import CpuSlice
+from sliceform.controller.reconcile.act import RESUBMIT_MAX_S, RESUBMIT_S, Outbox
 from sliceform.states.effects import Effect
 
 RESERVE = Reserve("slice-1", CpuSlice(1))

@@ -4,14 +4,15 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.attempts import Attempt, Departure, Ended, Left, RunOptions, RunRecord, Verdict
-from sliceform.controller.fence import Clear
-from sliceform.controller.life import Life
-from sliceform.controller.observed import PROCESS_LOSSES, Loss, Node, Outcome, OutcomeKind
-from sliceform.controller.oversee import Oversight, next_look, oversee
-from sliceform.controller.requests import AttemptSpec
-from sliceform.controller.settings import Settings
-from sliceform.controller.sync import FOREVER
+from sliceform.controller.model.effects import AttemptSpec
+from sliceform.controller.model.events import PROCESS_LOSSES, Loss, Node, Outcome, OutcomeKind
+from sliceform.controller.model.run_options import RunOptions
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.reconcile.decide.fence import Clear
+from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.run import Attempt, Departure, Ended, Left, RunRecord, Verdict
+from sliceform.controller.reconcile.decide.sync import FOREVER
+from sliceform.controller.reconcile.decide.verdict import Oversight, next_look, oversee
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState
 

@@ -7,9 +7,9 @@ import hypothesis.strategies as st
 from hypothesis import given
 
 from sliceform.controller import GpuSlice, TpuSlice
-from sliceform.controller.observed import Node
-from sliceform.controller.place_map import JOINING_S, PlaceMap
-from sliceform.controller.requests import Reserve
+from sliceform.controller.model.effects import Reserve
+from sliceform.controller.model.events import Node
+from sliceform.controller.reconcile.decide.place_map import JOINING_S, PlaceMap
 
 SHAPE = TpuSlice("v4-16")
 NOTHING: frozenset[str] = frozenset()

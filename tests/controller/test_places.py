@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from sliceform.controller import CpuSlice, GpuSlice, TpuSlice
-from sliceform.controller.observed import Node
-from sliceform.controller.places import Place, PlaceState, judge, survey
-from sliceform.controller.spec import SliceShape
+from sliceform.controller.model.events import Node
+from sliceform.controller.model.shapes import SliceShape
+from sliceform.controller.reconcile.decide.places import Place, PlaceState, judge, survey
 
 SHAPE = TpuSlice("v4-16")
 HAS = {"TPU": 4.0, "CPU": 4.0, "memory": float(2**30)}

@@ -7,17 +7,18 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from sliceform.controller.allot import free_slices
-from sliceform.controller.attempts import Attempt, Ended, RunOptions, RunRecord, Verdict
-from sliceform.controller.life import Life
-from sliceform.controller.observed import Notice
-from sliceform.controller.picture import Picture
-from sliceform.controller.plan import pauses_growth, plan
-from sliceform.controller.policy import Backoff, Growth, Places
-from sliceform.controller.requests import AttemptSpec
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import Desired, parse_sizes
-from sliceform.controller.step import Step
+from sliceform.controller.model.effects import AttemptSpec
+from sliceform.controller.model.events import Notice
+from sliceform.controller.model.run_options import RunOptions
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import Desired, parse_sizes
+from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.plan import pauses_growth, plan
+from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
+from sliceform.controller.reconcile.decide.run import Attempt, Ended, RunRecord, Verdict
+from sliceform.controller.reconcile.decide.schedule import free_slices
+from sliceform.controller.reconcile.decide.step import Step
 from sliceform.states import HOST_TABLE, SLICE_TABLE
 from sliceform.states.hosts import HostState
 from sliceform.states.reasons import Reason

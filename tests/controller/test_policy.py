@@ -6,9 +6,9 @@ from typing import ClassVar
 import hypothesis.strategies as st
 from hypothesis import given
 
-from sliceform.controller.observed import Node
-from sliceform.controller.policy import AvoidCause, Backoff, Growth, Places
-from sliceform.controller.settings import Settings
+from sliceform.controller.model.events import Node
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.reconcile.decide.policy import AvoidCause, Backoff, Growth, Places
 
 SETTINGS = Settings(avoid_lost_s=300.0, quarantine_after=3, quarantine_s=1800.0)
 

@@ -12,14 +12,14 @@ from ray import exceptions
 
 from sliceform.controller import CpuSlice, Settings
 from sliceform.controller.errors import ResultLost
-from sliceform.controller.observed import EffectFailed, Notified, OutcomeKind, ProcessEnded, ProcessGone, Reserved
+from sliceform.controller.model.effects import AttemptSpec, Launch, Notify, Stop
+from sliceform.controller.model.events import EffectFailed, Notified, OutcomeKind, ProcessEnded, ProcessGone, Reserved
 from sliceform.controller.on_host.parcel import Parcel
 from sliceform.controller.ray_backend import outcomes
-from sliceform.controller.ray_backend.holding import Agent, Holding, Stage
+from sliceform.controller.ray_backend.attempts import Attempts
+from sliceform.controller.ray_backend.lives import Agent, Holding, Stage
 from sliceform.controller.ray_backend.pack import Packed
 from sliceform.controller.ray_backend.shipped import Shipped
-from sliceform.controller.ray_backend.work import Attempts
-from sliceform.controller.requests import AttemptSpec, Launch, Notify, Stop
 from sliceform.states.reasons import Reason
 
 KEY = "run-1/1"

@@ -8,9 +8,9 @@ import pytest
 
 import sliceform.controller
 from sliceform.controller import ConfigurationError
-from sliceform.controller.observed import Outcome, OutcomeKind
-from sliceform.controller.requests import Launch
-from sliceform.controller.testing.sim_work import SimWork
+from sliceform.controller.model.effects import Launch
+from sliceform.controller.model.events import Outcome, OutcomeKind
+from sliceform.controller.testing.sim.work import SimWork
 
 HIDDEN = "s3cret"
 #: Fields in which users' values travel.

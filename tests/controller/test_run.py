@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sliceform.controller import host_context
+from sliceform.controller.api.run import Run
 from sliceform.controller.errors import RunCancelled, RunFailed, RunPreempted
-from sliceform.controller.run import Run
 
 Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py
 

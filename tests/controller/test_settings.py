@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sliceform.controller.model.settings import Settings
 from sliceform.controller.on_host.environment import set_environment
-from sliceform.controller.settings import Settings
 
 
 @pytest.fixture(autouse=True)

@@ -8,9 +8,18 @@ from typing import Any
 import pytest
 
 from sliceform.controller import host_context
-from sliceform.controller.backend import FleetIdentity
 from sliceform.controller.errors import FleetNameTakenError
-from sliceform.controller.observed import (
+from sliceform.controller.model.backend import FleetIdentity
+from sliceform.controller.model.effects import (
+    Assemble,
+    AttemptSpec,
+    Launch,
+    Notify,
+    Release,
+    Reserve,
+    Stop,
+)
+from sliceform.controller.model.events import (
     AgentFailed,
     AgentUp,
     Assembled,
@@ -28,17 +37,8 @@ from sliceform.controller.observed import (
     Released,
     Reserved,
 )
-from sliceform.controller.requests import (
-    Assemble,
-    AttemptSpec,
-    Launch,
-    Notify,
-    Release,
-    Reserve,
-    Stop,
-)
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import CpuSlice, GpuSlice, SliceShape, TpuSlice
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import CpuSlice, GpuSlice, SliceShape, TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states.reasons import Reason
 
@@ -380,7 +380,7 @@ class TestWork:
         outcome = world.told(ProcessEnded)[0].outcome
         assert outcome.kind is OutcomeKind.RAISED
         assert "in fail" in outcome.traceback
-        assert "sim_work" not in outcome.traceback
+        assert "sim/work" not in outcome.traceback
         assert outcome.detail == "KeyError: 'what was looked for'"
 
     def test_is_stopped_once_and_told_again_when_asked_again(self) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sliceform.controller.spec import (
+from sliceform.controller.model.shapes import (
     CpuSlice,
     Desired,
     Devices,
@@ -15,7 +15,7 @@ from sliceform.controller.spec import (
     TpuSlice,
     parse_sizes,
 )
-from sliceform.controller.topology import describe, known_pod_types
+from sliceform.controller.model.topology import describe, known_pod_types
 
 sizes = st.sets(st.integers(1, 1000), min_size=1).map(lambda found: tuple(sorted(found)))
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from sliceform.controller.errors import InsufficientSlicesError, RunFailed
-from sliceform.controller.observed import EffectFailed
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.model.events import EffectFailed
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.states.effects import Effect
 
 Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py

@@ -7,15 +7,15 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from sliceform.controller.commit import commit
-from sliceform.controller.finding import Finding
-from sliceform.controller.fleet import Fleet
-from sliceform.controller.life import Life, Limits
-from sliceform.controller.observed import Loss, Outcome, OutcomeKind
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import Desired, TpuSlice
-from sliceform.controller.step import Step
-from sliceform.controller.sync import FOREVER, due, sync
+from sliceform.controller.model.events import Loss, Outcome, OutcomeKind
+from sliceform.controller.model.finding import Finding
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import Desired, TpuSlice
+from sliceform.controller.reconcile.commit import commit
+from sliceform.controller.reconcile.decide.life import Life, Limits
+from sliceform.controller.reconcile.decide.step import Step
+from sliceform.controller.reconcile.decide.sync import FOREVER, due, sync
+from sliceform.controller.reconcile.ledger import Fleet
 from sliceform.states import HOST_TABLE, SLICE_TABLE, History, replay
 from sliceform.states.hosts import HostState, HostTrigger
 from sliceform.states.reasons import Reason

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.clock import SystemClock
-from sliceform.controller.journal import open_journal
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.follow.journal import open_journal
+from sliceform.controller.model.clock import SystemClock
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import SimBackend
 
 #: How long the simulated work takes to stop when it is asked to, seconds.
@@ -27,10 +27,10 @@ SOON_S = 60.0
 _DRIVER = """
 import asyncio, atexit, faulthandler, logging, os, signal, sys, threading, time
 import structlog
-from sliceform.controller.api import SliceController
-from sliceform.controller.clock import SystemClock
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.model.clock import SystemClock
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import SimBackend
 
 structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
@@ -207,7 +207,7 @@ def test_a_second_signal_ends_it_sooner(start_driver, before, second):
 def test_a_second_signal_in_the_midst_of_the_first_ends_the_program_as_well(start_driver):
     driver = start_driver(
         """
-        from sliceform.controller.termination import TERMINATION, Charge
+        from sliceform.controller.api.termination import TERMINATION, Charge
         def again(grace_s):
             if grace_s is None:
                 signal.raise_signal(signal.SIGTERM)
@@ -227,7 +227,7 @@ def test_a_second_signal_in_the_midst_of_the_first_ends_the_program_as_well(star
 def test_a_long_grace_is_not_cut_short(start_driver, journal):
     driver = start_driver(
         """
-        from sliceform.controller import termination
+        from sliceform.controller.api import termination
         termination._MARGIN_S = stop_s / 2
         with make(journal, stop_s, close_grace_s=30.0) as fleet:
             run = up(fleet)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sliceform.controller.topology import describe, known_pod_types
+from sliceform.controller.model.topology import describe, known_pod_types
 
 pod_types = st.sampled_from(known_pod_types())
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from sliceform.controller.explanations import explain_fleet
-from sliceform.controller.journal import open_journal
-from sliceform.controller.known import Known
-from sliceform.controller.look import Look
+from sliceform.controller.follow.journal import open_journal
+from sliceform.controller.report.explain import explain_fleet
+from sliceform.controller.report.known import Known
+from sliceform.controller.report.look import Look
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from sliceform.controller.demo.progress import ProgressReader, Report
+from sliceform.controller.cli.demo.progress import ProgressReader, Report
 
 
 def line(**fields: object) -> str:

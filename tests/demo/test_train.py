@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ray import cloudpickle
 
-from sliceform.controller.demo import data, train
+from sliceform.controller.cli.demo import data, train
 
 
 @pytest.fixture(scope="module")

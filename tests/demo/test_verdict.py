@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.demo import demo
-from sliceform.controller.demo.progress import Report
-from sliceform.controller.demo.show import final_report
-from sliceform.controller.demo.verdict import Evidence, Kill, gather, missing
+from sliceform.controller.cli.demo import demo
+from sliceform.controller.cli.demo.progress import Report
+from sliceform.controller.cli.demo.show import final_report
+from sliceform.controller.cli.demo.verdict import Evidence, Kill, gather, missing
 from sliceform.controller.errors import ClusterError
-from sliceform.controller.status import AttemptStatus, SliceStatus
+from sliceform.controller.reconcile.status import AttemptStatus, SliceStatus
 from sliceform.states import Change
 
 

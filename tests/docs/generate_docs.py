@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from sliceform.controller import Settings
-from sliceform.controller.metrics import METRICS, exported
+from sliceform.controller.follow.metrics import METRICS, exported
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from sliceform.controller.metrics import METRICS, exported
+from sliceform.controller.follow.metrics import METRICS, exported
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "docs" / "grafana" / "sliceform.json").read_text(encoding="utf-8"))
 SOURCE = {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sliceform.controller.log import _EVENTS
+from sliceform.controller.follow.log import _EVENTS
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ import pytest
 import ray
 from ray._private import state as ray_state
 
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 StartCluster = Callable[..., AbstractContextManager[VirtualCluster]]
 
@@ -32,7 +32,7 @@ _RAYS_OWN = (
     b"runtime_env/agent",
     b"raylet/raylet",
     b"gcs_server",
-    b"virtual_node.py",
+    b"virtual/node.py",
 )
 
 _SITECUSTOMIZE = '''\

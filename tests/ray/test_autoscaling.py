@@ -22,10 +22,10 @@ from ray.autoscaler.v2 import monitor
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from sliceform.controller import GpuSlice, SliceController, TpuSlice
-from sliceform.controller.spec import SliceShape
-from sliceform.controller.testing import virtual_processes as processes
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
-from sliceform.controller.testing.virtual_plan import HostPlan, environment
+from sliceform.controller.model.shapes import SliceShape
+from sliceform.controller.testing.virtual import processes
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
+from sliceform.controller.testing.virtual.plan import HostPlan, environment
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 

@@ -12,9 +12,9 @@ import pytest
 from ray._raylet import GcsClient
 
 from sliceform.controller import RunCancelled, RunFailed, RunPreempted, SliceController, TpuSlice, host_context
-from sliceform.controller.run import Run
-from sliceform.controller.status import SliceStatus
-from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualHost
+from sliceform.controller.api.run import Run
+from sliceform.controller.reconcile.status import SliceStatus
+from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 

@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, NodeDiedError, RayTaskError, TaskCanc
 
 from sliceform.controller import ConfigurationError
 from sliceform.controller.compat import InsufficientSlicesError, SlicePoolManager
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120), pytest.mark.usefixtures("no_leaks")]
 

@@ -23,9 +23,9 @@ from sliceform.controller import (
     UnpicklableFunctionError,
 )
 from sliceform.controller.errors import RayWorkerError
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 from sliceform.controller.ray_backend import private
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 

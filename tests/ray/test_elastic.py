@@ -11,7 +11,7 @@ import pytest
 from ray._raylet import GcsClient
 
 from sliceform.controller import Settings, SliceController, TpuSlice
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 

@@ -10,8 +10,8 @@ import ray
 import requests
 
 from sliceform.controller import CpuSlice, SliceController
-from sliceform.controller.metrics import METRICS, exported
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.follow.metrics import METRICS, exported
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 

@@ -14,8 +14,8 @@ import ray
 
 from sliceform.controller import CpuSlice, Settings, SliceController, TpuSlice
 from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
-from sliceform.controller.testing.virtual_cluster import VirtualCluster, VirtualClusterError
-from sliceform.controller.testing.virtual_notices import Via
+from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualClusterError
+from sliceform.controller.testing.virtual.notices import Via
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 

@@ -14,7 +14,7 @@ import ray
 
 from sliceform.controller import CpuSlice, GpuSlice, SliceController
 from sliceform.controller.errors import ConfigurationError, InsufficientSlicesError
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 

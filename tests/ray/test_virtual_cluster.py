@@ -15,8 +15,8 @@ import ray
 from ray._raylet import GcsClient
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sliceform.controller.testing import virtual_processes as processes
-from sliceform.controller.testing.virtual_cluster import (
+from sliceform.controller.testing.virtual import processes
+from sliceform.controller.testing.virtual.cluster import (
     VirtualCluster,
     VirtualClusterError,
     VirtualHost,
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(60)]
 
 _OWNER = """
 import os, signal, sys
-from sliceform.controller.testing.virtual_cluster import VirtualCluster
+from sliceform.controller.testing.virtual.cluster import VirtualCluster
 cluster = VirtualCluster(head_cpus=1)
 host = cluster.add_slice("v4-8").hosts[0]
 print(cluster.mark, cluster.head.pid, host.pid, cluster._directory, flush=True)

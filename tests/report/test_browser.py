@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, Route
 
 from sliceform.controller import Settings, SliceController
+from sliceform.controller.model.shapes import GpuSlice
 from sliceform.controller.report import serve, timeline_page
-from sliceform.controller.spec import GpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import History, SliceState
 

@@ -20,10 +20,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.run import Run
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import GpuSlice, SliceShape, TpuSlice
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.api.run import Run
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import GpuSlice, SliceShape, TpuSlice
 from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend
 from sliceform.states import Change, Reason, check_records, replay
 

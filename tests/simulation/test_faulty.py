@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.backend import Finding, FleetIdentity, Sink
 from sliceform.controller.errors import BackendError
-from sliceform.controller.observed import (
+from sliceform.controller.model.backend import Finding, FleetIdentity, Sink
+from sliceform.controller.model.effects import Release, Request, Reserve
+from sliceform.controller.model.events import (
     AgentUp,
     EffectFailed,
     Event,
@@ -20,9 +21,8 @@ from sliceform.controller.observed import (
     Refused,
     Released,
 )
-from sliceform.controller.requests import Release, Request, Reserve
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import FakeClock, FaultyBackend
 
 SHAPE = TpuSlice("v4-16")

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.follow import Batch
-from sliceform.controller.journal import open_journal
-from sliceform.controller.journal.tally import Wish
-from sliceform.controller.journal.writer import JournalWriter
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.follow.follower import Batch
+from sliceform.controller.follow.journal import open_journal
+from sliceform.controller.follow.journal.tally import Wish
+from sliceform.controller.follow.journal.writer import JournalWriter
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import AttemptRecord, Change, History, HostEnd, Story
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import structlog
 
-from sliceform.controller.api import SliceController
-from sliceform.controller.follow import Batch
-from sliceform.controller.journal.writer import JournalWriter
-from sliceform.controller.settings import Settings
-from sliceform.controller.spec import TpuSlice
+from sliceform.controller.api.controller import SliceController
+from sliceform.controller.follow.follower import Batch
+from sliceform.controller.follow.journal.writer import JournalWriter
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.testing import FakeClock, SimBackend
 
 #: What the journal's thread is to sleep between two writes, seconds.

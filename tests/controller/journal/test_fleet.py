@@ -2,7 +2,7 @@
 
 import pytest
 
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 from sliceform.states import Reason
 
 
@@ -147,7 +147,7 @@ def test_the_fleet_goes_on_without_reading_its_journal(journal_fleet, monkeypatc
     def refuse(path):
         raise AssertionError(f"{path} was read")
 
-    monkeypatch.setattr("sliceform.controller.journal.history.open_journal", refuse)
+    monkeypatch.setattr("sliceform.controller.follow.journal.history.open_journal", refuse)
     world = journal_fleet(history_limit=40, epoch=1_700_001_000.0)
     world.fleet.wait_ready(2)
     run = world.fleet.submit(max, 1, 2)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 
 DRIVER = Path(__file__).with_name("driver.py")
 KILLS = 20

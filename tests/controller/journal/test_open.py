@@ -15,7 +15,7 @@ from sliceform.controller.errors import (
     JournalMissingError,
     JournalNewerError,
 )
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 
 
 def ways(path, pen):

@@ -6,7 +6,7 @@ from tempfile import TemporaryDirectory
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 from sliceform.states import Reason
 
 #: What can happen, and how long after it the fleet goes on, seconds.

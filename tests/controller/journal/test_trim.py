@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from sliceform.controller.journal import open_journal, tally, writer
+from sliceform.controller.follow.journal import open_journal, tally, writer
 from sliceform.states import ForgottenError, History
 
 #: The legal life of a slice, from entry to exit.

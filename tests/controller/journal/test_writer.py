@@ -5,7 +5,7 @@ import sqlite3
 import pytest
 
 from sliceform.controller.errors import JournalError, JournalInUseError, JournalMissingError
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 from sliceform.states import AttemptRecord, ForgottenError, HostEnd, replay
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.on_host import bootstrap, channel, guard
+from sliceform.controller.on_host import attempt_folder as channel
+from sliceform.controller.on_host import bootstrap, guard
 
 HIDE = """\
 import sys

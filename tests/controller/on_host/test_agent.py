@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from sliceform.controller.on_host import cleanup, processes
+from sliceform.controller.on_host import cleanup
+from sliceform.controller.on_host import proc as processes
 from sliceform.controller.on_host.agent import Agent, _free_ports
-from sliceform.controller.on_host.channel import Channel, lock
+from sliceform.controller.on_host.attempt_folder import Channel, lock
 from sliceform.controller.on_host.context import StopSignal
 
 # Marks of processes are looked for on the whole machine: tests that use the same ones must not run at once.
@@ -25,8 +26,8 @@ ATTEMPT = "run-1/2"
 #: A host process without Ray: it registers as `process.run` does, and then runs the code.
 HOST = """
 import os, signal, subprocess, sys, time
-from sliceform.controller.on_host.channel import Channel
-from sliceform.controller.on_host.processes import MARK
+from sliceform.controller.on_host.attempt_folder import Channel
+from sliceform.controller.on_host.proc import MARK
 
 channel = Channel("i1", "slice-1/0", sys.argv[1])
 os.setsid()

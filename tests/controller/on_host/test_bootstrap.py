@@ -22,7 +22,7 @@ def caught(code):
 
 def test_what_travels_has_neither_what_goes_by_value_nor_anything_heavy() -> None:
     names = {name.rpartition(".")[2] for name in bootstrap.sources()}
-    assert {"agent", "channel", "context", "process"} <= names
+    assert {"agent", "attempt_folder", "context", "user_process"} <= names
     assert not names & {"bootstrap", "remote", "__init__"}
 
 
@@ -43,7 +43,7 @@ answer = [before, host_context is context.host_context, host_context.__module__]
         "from sliceform.controller import SliceController",
         "import sliceform.states",
         "from sliceform.states import SliceState",
-        "import sliceform.controller.spec",
+        "import sliceform.controller.model.shapes",
         "import sliceform.controller; sliceform.controller.TpuSlice",
     ],
 )
@@ -125,4 +125,4 @@ import sliceform.controller.on_host.agent
 answer = sorted(name for name in set(sys.modules) - before)
 """)
     package = "sliceform.controller.on_host"
-    assert answer == [package, f"{package}.agent", f"{package}.processes"]
+    assert answer == [package, f"{package}.agent", f"{package}.proc"]

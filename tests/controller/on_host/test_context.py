@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sliceform.controller.on_host import context
-from sliceform.controller.on_host.channel import Channel
+from sliceform.controller.on_host.attempt_folder import Channel
 
 pytestmark = pytest.mark.timeout(20)
 

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from sliceform.controller.on_host import devices, processes
+from sliceform.controller.on_host import devices
+from sliceform.controller.on_host import proc as processes
 from sliceform.controller.on_host.agent import Agent
-from sliceform.controller.on_host.channel import Channel, lock
+from sliceform.controller.on_host.attempt_folder import Channel, lock
 
 # Marks of processes are looked for on the whole machine: tests that use the same ones must not run at once.
 pytestmark = [pytest.mark.timeout(30), pytest.mark.xdist_group("marks")]

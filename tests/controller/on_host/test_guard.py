@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sliceform.controller.on_host import processes
+from sliceform.controller.on_host import proc as processes
 from sliceform.controller.on_host.alive import alive_at
-from sliceform.controller.on_host.channel import Channel, root
+from sliceform.controller.on_host.attempt_folder import Channel, root
 from sliceform.controller.on_host.guard import Guard
 
 FENCE_S = 20.0

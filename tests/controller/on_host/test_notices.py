@@ -20,10 +20,10 @@ import pytest
 
 from sliceform.controller.on_host import notices
 from sliceform.controller.on_host.agent import Agent
+from sliceform.controller.on_host.notice_board import Standing
 from sliceform.controller.on_host.parcel import wrap
 from sliceform.controller.on_host.sigterm import Term
-from sliceform.controller.on_host.standing import Standing
-from sliceform.controller.testing.virtual_metadata import MAINTENANCE, PREEMPTED, MetadataServers
+from sliceform.controller.testing.virtual.metadata import MAINTENANCE, PREEMPTED, MetadataServers
 
 pytestmark = pytest.mark.timeout(90)
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.on_host.envelope import failure
 from sliceform.controller.on_host.environment import OURS, set_environment
-from sliceform.controller.on_host.outcome import failure
-from sliceform.controller.settings import Settings
 
 # Marks of processes are looked for on the whole machine: tests that use the same ones must not run at once.
 pytestmark = [pytest.mark.timeout(40), pytest.mark.xdist_group("marks")]
@@ -19,7 +19,7 @@ RUN = """
 import os
 bootstrap.install(sources)
 from ray import cloudpickle
-from sliceform.controller.on_host import process
+from sliceform.controller.on_host import user_process as process
 
 
 def run(function, *args, **kwargs):
@@ -77,7 +77,7 @@ asks = (
 
 def work():
     import json, multiprocessing, subprocess
-    from sliceform.controller.on_host.channel import Channel
+    from sliceform.controller.on_host.attempt_folder import Channel
 
     Channel("i1", "slice-1/1", "run-1/2").ask_to_stop(5.0)
     told = subprocess.run([sys.executable, "-c", f"import json; print(json.dumps({asks}))"], stdout=subprocess.PIPE)
@@ -233,7 +233,7 @@ answer = [envelope, None]
 def test_a_process_that_comes_too_late_runs_nothing(run: Callable[..., Any], tmp_path: Any) -> None:
     path = str(tmp_path / "ran")
     envelope, _ = run(f"""
-from sliceform.controller.on_host.channel import Channel
+from sliceform.controller.on_host.attempt_folder import Channel
 Channel("i1", "slice-1/1", "run-1/2").bury()
 answer = run(open, {path!r}, "w")
 """)
@@ -243,7 +243,7 @@ answer = run(open, {path!r}, "w")
 
 def test_a_second_process_of_an_attempt_runs_nothing(run: Callable[..., Any]) -> None:
     answer = run("""
-from sliceform.controller.on_host.channel import Channel
+from sliceform.controller.on_host.attempt_folder import Channel
 held = Channel("i1", "slice-1/1", "run-1/2").enter()
 try:
     run(print)
@@ -255,7 +255,7 @@ except RuntimeError as error:
 
 #: Works for some seconds in a JAX world, and ends as it is told to.
 JAX_WORK = """
-from sliceform.controller.on_host.channel import Channel
+from sliceform.controller.on_host.attempt_folder import Channel
 
 def work(seconds, stopped):
     import time

@@ -1,0 +1,1 @@
+"""Who follows the history as it happens: journal, log, metrics, callbacks."""

@@ -1,0 +1,361 @@
+"""What is wanted: the shape of one slice, and how many slices.
+
+Shapes are pydantic models because they come from users; what follows from them is plain values. Pure: imports neither
+Ray nor anything that acts.
+"""
+
+from __future__ import annotations
+
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Never, Self, SupportsIndex
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
+
+from sliceform.controller.model.frozen import FrozenDict
+from sliceform.controller.model.selectors import check_selector
+from sliceform.controller.model.topology import PodType, describe
+
+Kind = Literal["tpu", "gpu", "cpu"]
+Strategy = Literal["PACK", "STRICT_SPREAD"]
+
+#: Resources that are asked for in another way than by `resources_per_host`.
+_ASKED_ELSEWHERE: Mapping[str, str] = {
+    "CPU": "cpus_per_host",
+    "GPU": "gpus_per_host of a GpuSlice",
+    "TPU": "the pod type of a TpuSlice",
+    "memory": "memory_per_host",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Devices:
+    """The accelerators of one host."""
+
+    #: The resource's name in Ray; None for a shape without accelerators.
+    name: str | None
+    count: int
+
+
+def _checked(selector: dict[str, str]) -> dict[str, str]:
+    check_selector(selector)
+    return selector
+
+
+_Amount = StrictInt | StrictFloat
+_Resources = Annotated[dict[str, _Amount], AfterValidator(FrozenDict)]
+_Labels = Annotated[dict[str, str], AfterValidator(_checked), AfterValidator(FrozenDict)]
+
+
+class SliceShape(BaseModel, ABC):
+    """What every slice of a fleet looks like; all shapes answer the same questions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    kind: ClassVar[Kind]
+
+    cpus_per_host: _Amount = Field(default=1, ge=0, description="CPUs reserved on every host")
+    memory_per_host: StrictInt | None = Field(default=None, gt=0, description="memory reserved on every host, bytes")
+    resources_per_host: _Resources | None = Field(
+        default=None, description="further Ray resources reserved on every host"
+    )
+
+    if TYPE_CHECKING:
+
+        @property
+        def hosts(self) -> int:
+            """Hosts of one slice: a field of some shapes, derived in others."""
+            ...
+
+    @property
+    @abstractmethod
+    def devices_per_host(self) -> Devices:
+        """The accelerators of every host."""
+
+    @property
+    @abstractmethod
+    def strategy(self) -> Strategy:
+        """How the bundles of one slice are to be placed."""
+
+    @property
+    def exclusive_nodes(self) -> bool:
+        """Whether every host of a slice must be a node of its own, among the hosts of that slice."""
+        return self.strategy == "STRICT_SPREAD"
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        """The user's label selector for every bundle; empty when there is none."""
+        return {}
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """What is reserved on one host, as a bundle of a placement group."""
+        bundle: dict[str, float] = {"CPU": self.cpus_per_host}
+        devices = self.devices_per_host
+        if devices.name is not None:
+            bundle[devices.name] = devices.count
+        if self.memory_per_host is not None:
+            bundle["memory"] = self.memory_per_host
+        bundle.update(self.resources_per_host or {})
+        return {resource: amount for resource, amount in bundle.items() if amount}
+
+    @field_validator("resources_per_host")
+    @classmethod
+    def _check_resources(cls, value: Mapping[str, float] | None) -> Mapping[str, float] | None:
+        for name, amount in (value or {}).items():
+            if name in _ASKED_ELSEWHERE:
+                message = f"ask for {name} through {_ASKED_ELSEWHERE[name]}, not through resources_per_host"
+                raise ValueError(message)
+            if amount <= 0:
+                message = f"{name} must be more than 0, not {amount}; leave it out to ask for none"
+                raise ValueError(message)
+        return value
+
+    @model_validator(mode="after")
+    def _check_bundle(self) -> Self:
+        if not self.bundle:
+            message = "every host must ask for something: cpus_per_host above 0, memory_per_host or resources_per_host"
+            raise ValueError(message)
+        return self
+
+
+class TpuSlice(SliceShape):
+    """A TPU pod slice: hosts, chips per host and topology follow from the pod type."""
+
+    kind: ClassVar[Kind] = "tpu"
+
+    pod_type: str = Field(description="for example v4-16")
+
+    def __init__(
+        self,
+        pod_type: str,
+        *,
+        cpus_per_host: float = 1,
+        memory_per_host: int | None = None,
+        resources_per_host: Mapping[str, float] | None = None,
+        **unknown: Never,
+    ) -> None:
+        """Take the pod type by position; everything else by name."""
+        BaseModel.__init__(  # not super(): its synthesised signature knows no fields of this class
+            self,
+            pod_type=pod_type,
+            cpus_per_host=cpus_per_host,
+            memory_per_host=memory_per_host,
+            resources_per_host=resources_per_host,
+            **unknown,
+        )
+
+    @field_validator("pod_type")
+    @classmethod
+    def _check_pod_type(cls, value: str) -> str:
+        return describe(value).pod_type
+
+    @property
+    def facts(self) -> PodType:
+        """All that follows from the pod type."""
+        return describe(self.pod_type)
+
+    @property
+    def hosts(self) -> int:
+        """Hosts of one slice."""
+        return self.facts.hosts
+
+    @property
+    def chips_per_host(self) -> int:
+        """TPU chips of every host."""
+        return self.facts.chips_per_host
+
+    @property
+    def topology(self) -> str:
+        """How the chips are joined, for example `2x2x2`."""
+        return self.facts.topology
+
+    @property
+    def head_resource(self) -> str:
+        """The resource that Ray gives to worker 0 of such a slice, and to no other node."""
+        return f"TPU-{self.pod_type}-head"
+
+    @property
+    def devices_per_host(self) -> Devices:
+        """The TPU chips of every host."""
+        return Devices("TPU", self.chips_per_host)
+
+    @property
+    def strategy(self) -> Strategy:
+        """One host per node: the selectors by worker id leave no other choice."""
+        return "STRICT_SPREAD"
+
+
+class GpuSlice(SliceShape):
+    """A gang of GPU hosts, each on a node of its own."""
+
+    kind: ClassVar[Kind] = "gpu"
+
+    hosts: StrictInt = Field(gt=0, description="hosts of one slice")
+    gpus_per_host: StrictInt = Field(default=1, gt=0, description="GPUs reserved on every host")
+    label_selector: _Labels | None = Field(default=None, description="Ray label selector that every host must match")
+
+    def __init__(
+        self,
+        hosts: int,
+        gpus_per_host: int = 1,
+        *,
+        cpus_per_host: float = 1,
+        memory_per_host: int | None = None,
+        resources_per_host: Mapping[str, float] | None = None,
+        label_selector: Mapping[str, str] | None = None,
+        **unknown: Never,
+    ) -> None:
+        """Take hosts and GPUs per host by position; everything else by name."""
+        BaseModel.__init__(  # not super(): its synthesised signature knows no fields of this class
+            self,
+            hosts=hosts,
+            gpus_per_host=gpus_per_host,
+            cpus_per_host=cpus_per_host,
+            memory_per_host=memory_per_host,
+            resources_per_host=resources_per_host,
+            label_selector=label_selector,
+            **unknown,
+        )
+
+    @property
+    def devices_per_host(self) -> Devices:
+        """The GPUs of every host."""
+        return Devices("GPU", self.gpus_per_host)
+
+    @property
+    def strategy(self) -> Strategy:
+        """One host per node."""
+        return "STRICT_SPREAD"
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        """The user's label selector."""
+        return self.label_selector or {}
+
+
+class CpuSlice(SliceShape):
+    """A few hosts without accelerators; they share nodes unless spread, so that one machine serves."""
+
+    kind: ClassVar[Kind] = "cpu"
+
+    hosts: StrictInt = Field(default=1, gt=0, description="hosts of one slice")
+    spread: bool = Field(default=False, strict=True, description="whether every host must be a node of its own")
+    label_selector: _Labels | None = Field(default=None, description="Ray label selector that every host must match")
+
+    def __init__(
+        self,
+        hosts: int = 1,
+        cpus_per_host: float = 1,
+        *,
+        spread: bool = False,
+        memory_per_host: int | None = None,
+        resources_per_host: Mapping[str, float] | None = None,
+        label_selector: Mapping[str, str] | None = None,
+        **unknown: Never,
+    ) -> None:
+        """Take hosts and CPUs per host by position; everything else by name."""
+        BaseModel.__init__(  # not super(): its synthesised signature knows no fields of this class
+            self,
+            hosts=hosts,
+            cpus_per_host=cpus_per_host,
+            spread=spread,
+            memory_per_host=memory_per_host,
+            resources_per_host=resources_per_host,
+            label_selector=label_selector,
+            **unknown,
+        )
+
+    @property
+    def devices_per_host(self) -> Devices:
+        """No accelerators."""
+        return Devices(None, 0)
+
+    @property
+    def strategy(self) -> Strategy:
+        """As few nodes as will do, or one node per host."""
+        return "STRICT_SPREAD" if self.spread else "PACK"
+
+    @property
+    def selector(self) -> Mapping[str, str]:
+        """The user's label selector."""
+        return self.label_selector or {}
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """How many slices are wanted; replaced as a whole by `scale`."""
+
+    #: Valid sizes, ascending; see `parse_sizes`.
+    sizes: tuple[int, ...]
+    #: Slices to keep warm beyond the size.
+    spares: int = 0
+    #: Counts the specs of one fleet.
+    generation: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what `parse_sizes` would not have made, and a wrong number of spares."""
+        if self.sizes != parse_sizes(self.sizes):
+            message = f"sizes must be ascending and without repeats, not {self.sizes}: use parse_sizes"
+            raise ValueError(message)
+        if _whole(self.spares, "spares") < 0:
+            message = f"spares must be 0 or more, not {self.spares}"
+            raise ValueError(message)
+
+    @property
+    def largest(self) -> int:
+        """The size to aim for."""
+        return self.sizes[-1]
+
+    @property
+    def smallest(self) -> int:
+        """The size below which nothing can run."""
+        return self.sizes[0]
+
+    @property
+    def target(self) -> int:
+        """Live slices to aim for: the largest size and the spares."""
+        return self.largest + self.spares
+
+    def valid_size(self, available: int) -> int:
+        """Return the largest valid size that `available` slices suffice for; 0 if there is none."""
+        return max((size for size in self.sizes if size <= available), default=0)
+
+
+def parse_sizes(slices: object) -> tuple[int, ...]:
+    """Turn a number or several valid sizes into ascending sizes without repeats.
+
+    Raises:
+        ValueError: it is empty, or something in it is not a whole number above zero.
+
+    """
+    if isinstance(slices, Iterable) and not isinstance(slices, str | bytes | Mapping):
+        sizes = sorted({_whole(size, "slices") for size in slices})
+        if not sizes:
+            message = "slices is empty: give at least one size, for example 2 or [2, 4]"
+            raise ValueError(message)
+    else:
+        sizes = [_whole(slices, "slices")]
+    if sizes[0] <= 0:
+        message = f"slices must be 1 or more, not {sizes[0]}; to let go of everything, close the fleet"
+        raise ValueError(message)
+    return tuple(sizes)
+
+
+def _whole(value: object, name: str) -> int:
+    """Return a whole number as an int; numpy's count, bools do not."""
+    if isinstance(value, SupportsIndex) and not isinstance(value, bool):
+        return operator.index(value)
+    message = f"{name} must be a whole number, or a list of them, not {value!r}"
+    raise ValueError(message)

@@ -1,0 +1,1 @@
+"""The loop: observe, sync, plan, commit, act, publish."""

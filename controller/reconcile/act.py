@@ -1,0 +1,91 @@
+"""Effects that have been decided and whose result has not been observed yet.
+
+A transition puts its effects here; they are submitted after the tick's commits, and again, with backoff, until what
+they are for is seen. Nothing is known to be done because it was asked for.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sliceform.controller.model.effects import Request
+from sliceform.states.effects import Effect
+
+#: First and longest delay before an effect that was neither seen done nor seen to fail is asked for again, seconds.
+RESUBMIT_S = 30.0
+RESUBMIT_MAX_S = 300.0
+
+
+@dataclass(slots=True)
+class Outstanding:
+    """One effect in flight."""
+
+    request: Request
+    due: float
+    #: Times submitted, and times seen to fail.
+    tries: int = 0
+    failures: int = 0
+    #: Why it failed last.
+    detail: str = ""
+
+
+class Outbox:
+    """Outstanding effects by `(life, effect)`; used by the loop's thread alone."""
+
+    def __init__(self, *, backoff_initial_s: float, backoff_max_s: float, rng: random.Random) -> None:
+        """Start empty; the two delays, in seconds, are for effects that were seen to fail."""
+        self._initial_s = backoff_initial_s
+        self._max_s = backoff_max_s
+        self._rng = rng
+        self._items: dict[tuple[str, Effect], Outstanding] = {}
+
+    def __len__(self) -> int:
+        """How many effects are in flight."""
+        return len(self._items)
+
+    def get(self, life: str, effect: Effect) -> Outstanding | None:
+        """Return an effect in flight."""
+        return self._items.get((life, effect))
+
+    def put(self, request: Request, now: float) -> None:
+        """Add an effect, due at once; one for the same key is replaced, and a release ends all others of its life."""
+        if request.effect is Effect.RELEASE:
+            self.drop(request.life)
+        self._items[request.life, request.effect] = Outstanding(request, now)
+
+    def drop(self, life: str) -> None:
+        """Forget everything about a life."""
+        for effect in Effect:
+            self._items.pop((life, effect), None)
+
+    def done(self, life: str, effect: Effect) -> None:
+        """Forget an effect whose result has been observed."""
+        self._items.pop((life, effect), None)
+
+    def failed(self, life: str, effect: Effect, now: float, detail: str) -> Outstanding | None:
+        """Set the time of the next try of an effect that was seen to fail; None if it is not wanted any more."""
+        item = self._items.get((life, effect))
+        if item is None:
+            return None
+        delay = min(self._max_s, self._initial_s * 2 ** min(item.failures, 30))
+        item.failures += 1
+        item.detail = detail
+        item.due = now + delay * self._rng.uniform(0.5, 1.0)
+        return item
+
+    def flush(self, now: float, submit: Callable[[Request], None], observed: Callable[[Request], bool]) -> float:
+        """Submit what is due and forget what has been observed; return the loop time of the next submission."""
+        due = float("inf")
+        for key, item in list(self._items.items()):
+            if observed(item.request):
+                del self._items[key]
+                continue
+            if item.due <= now:
+                submit(item.request)
+                delay = min(RESUBMIT_MAX_S, RESUBMIT_S * 2 ** min(item.tries, 10))
+                item.tries += 1
+                item.due = now + delay * self._rng.uniform(1.0, 1.2)
+            due = min(due, item.due)
+        return due

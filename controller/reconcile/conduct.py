@@ -1,0 +1,281 @@
+"""Carry runs through their attempts: start them on their slices, see how they go, end them, start them again."""
+
+from __future__ import annotations
+
+import random
+
+from sliceform.controller.model.effects import AttemptSpec, Notify, Stop
+from sliceform.controller.model.events import HostDied, ProcessEnded, ProcessGone
+from sliceform.controller.reconcile.decide.fence import Clear
+from sliceform.controller.reconcile.decide.run import Attempt, Ended, RunRecord, Verdict, exempted, within_budget
+from sliceform.controller.reconcile.decide.schedule import larger
+from sliceform.controller.reconcile.decide.step import GrowRun, StartAttempt
+from sliceform.controller.reconcile.decide.sync import FOREVER, earliest_notice
+from sliceform.controller.reconcile.decide.verdict import Oversight, dead_suspects, next_look, oversee, verdict_s
+from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import SliceState
+
+#: Deadlines that differ by less are the same, seconds.
+_SAME_S = 0.001
+
+
+class Conductor:
+    """Keeps the books of all runs; used by the loop's thread alone."""
+
+    def __init__(self, fleet: Fleet, seed: int) -> None:
+        """Start without runs; `seed` is for the jitter of delays."""
+        self._fleet = fleet
+        self._rng = random.Random(seed)
+
+    def submit(self, run: RunRecord) -> None:
+        """Take a run in: it waits for slices from now on."""
+        run.waiting_since = self._fleet.picture.now
+        self._fleet.picture.runs.append(run)
+        self._fleet.note_run(run, Reason.RUN_SUBMITTED, "")
+
+    def cancel(self, run: RunRecord, grace_s: float) -> None:
+        """Begin to cancel a run; its processes have `grace_s` seconds from now, asked again only ever less."""
+        by = self._fleet.picture.now + grace_s
+        if run.ended is not None or (run.cancel_by is not None and run.cancel_by <= by):
+            return
+        run.cancel_by = by
+        if run.active is None:
+            self._finish(run, Ended.CANCELLED, "cancelled while it waited")
+        elif run.active.stopped:
+            self._stop(run, run.active)
+
+    def start(self, start: StartAttempt) -> None:
+        """Make the attempt that the `start` steps of its slices belong to."""
+        fleet = self._fleet
+        picture = fleet.picture
+        run = next(run for run in picture.runs if run.id == start.run_id)
+        number = run.tries + 1
+        last = run.attempts[-1] if run.attempts else None
+        spec = AttemptSpec(
+            key=f"{run.id}/{number}",
+            run_id=run.id,
+            number=number,
+            members=start.members,
+            hosts_per_slice=fleet.shape.hosts,
+            work=run.work,
+            env=run.options.env,
+            runtime_env=run.options.runtime_env,
+            previous=None if last is None else f"{last.ended}: {last.detail}",
+            jax_shutdown_s=fleet.settings.jax_shutdown_s,
+        )
+        lives = [picture.lives[member] for member in start.members]
+        nodes = tuple((host.node_id, host.address) for life in lives for host in life.view.hosts)
+        attempt = Attempt(spec, picture.epoch, nodes=nodes)
+        run.begin(attempt)
+        fleet.attempts[spec.key] = attempt
+        fleet.record_attempt(attempt)
+        for life in lives:
+            life.record.run_id = spec.key
+            life.over = life.stop_by = None
+            life.view.outcomes.clear()
+        run.larger_since = run.grown_to = None
+        fleet.note_run(run, Reason.ATTEMPT_STARTED, f"attempt {number} on {', '.join(start.members)}", "running")
+
+    def grow(self, decision: GrowRun) -> None:
+        """Ask the work of a run to save and stop, so that its next attempt starts on more slices."""
+        fleet, picture = self._fleet, self._fleet.picture
+        run = next(run for run in picture.runs if run.id == decision.run_id)
+        attempt = run.attempts[-1]
+        grace_s = fleet.settings.drain_grace_s
+        attempt.superseded = f"to grow from {len(attempt.spec.members)} to {decision.size} slices"
+        attempt.stop_at = picture.now + grace_s
+        attempt.deadline = picture.epoch + grace_s
+        run.grown_to = decision.size
+        fleet.note_run(run, Reason.ATTEMPT_SUPERSEDED, f"attempt {attempt.spec.number} {attempt.superseded}", "running")
+        self._tell(attempt)
+
+    def ended(self, event: ProcessEnded) -> None:
+        """Take in how one host's process ended; answers for attempts that are over are dropped."""
+        attempt = self._fleet.attempts.get(event.attempt)
+        if attempt is not None and event.life in attempt.spec.members:
+            attempt.record(event.life, event.rank, event.outcome)
+
+    def gone(self, event: ProcessGone) -> None:
+        """Take in that nothing of an attempt is left on a host, also when the slice itself is long gone."""
+        attempt = self._fleet.attempts.get(event.attempt)
+        if attempt is not None and event.life in attempt.spec.members:
+            attempt.clear.setdefault(attempt.rank_of(event.life, event.rank), Clear.SEEN_GONE)
+
+    def died(self, event: HostDied) -> None:
+        """Take in that a host died as a whole: whatever attempt was on it, nothing of it is left there."""
+        for run in self._fleet.picture.runs:
+            attempt = run.active
+            if attempt is not None and event.life in attempt.spec.members:
+                rank = attempt.rank_of(event.life, event.rank)
+                if rank not in attempt.clear:
+                    self._clear(run, attempt, rank, Clear.HOST_DIED)
+
+    def _clear(self, run: RunRecord, attempt: Attempt, rank: int, how: Clear) -> None:
+        """Note how a host that does not say so itself came to be clear of an attempt."""
+        attempt.clear[rank] = how
+        slice_rank, host_rank = divmod(rank, attempt.spec.hosts_per_slice)
+        reason = Reason.HOST_DIED if how is Clear.HOST_DIED else Reason.FENCED_BY_TIME
+        detail = f"attempt {attempt.spec.number}: {attempt.spec.members[slice_rank]}/{host_rank} {how}"
+        self._fleet.note_run(run, reason, detail, "running")
+
+    def oversee(self) -> tuple[float, bool]:
+        """See how every attempt goes on.
+
+        Returns:
+            The loop time at which to look again though nothing happens, and whether any attempt ended.
+
+        """
+        due, ended = FOREVER, False
+        for run in list(self._fleet.picture.runs):
+            if not run.attempts:
+                continue  # it only waits, and there may be thousands
+            attempt = run.active
+            if attempt is not None:
+                self._oversee(run, attempt)
+                due = min(due, next_look(attempt))
+                ended = ended or attempt.ended is not None
+            if run.not_before > self._fleet.picture.now:
+                due = min(due, run.not_before)
+            self._review(run)
+        self._watch_growth()
+        return due, ended
+
+    def _watch_growth(self) -> None:
+        """Remember since when a run could have more slices."""
+        found = larger(self._fleet.picture)
+        for run in self._fleet.picture.runs:
+            if found is None or run is not found[0]:
+                run.larger_since = None
+            elif run.larger_since is None:
+                run.larger_since = self._fleet.picture.now
+
+    def _oversee(self, run: RunRecord, attempt: Attempt) -> None:
+        fleet, picture = self._fleet, self._fleet.picture
+        nodes = {} if fleet.blind else fleet.nodes
+        seen = oversee(
+            run, attempt, picture.lives, nodes, now=picture.now, epoch=picture.epoch, settings=fleet.settings
+        )
+        deadline = min((time for time in (attempt.deadline, self._deadline(run, attempt, seen)) if time), default=None)
+        if attempt.told != seen.departures.keys() or deadline != attempt.deadline:
+            attempt.deadline = deadline
+            attempt.told = frozenset(seen.departures)
+            self._tell(attempt)
+        attempt.departures.update(seen.departures)
+        attempt.fences = dict(seen.fences)
+        for rank, how in seen.fenced.items():
+            self._clear(run, attempt, rank, how)
+        attempt.cleared.update(seen.cleared)
+        attempt.stop_at = seen.stop_at
+        attempt.doubted_at = seen.doubted_at
+        if seen.verdict is not None:
+            self._end(run, attempt, seen.verdict)
+        elif attempt.stop_at is not None and not attempt.stopped and picture.now >= attempt.stop_at:
+            attempt.stopped = True
+            self._stop(run, attempt)
+
+    def _review(self, run: RunRecord) -> None:
+        """Charge a failure as a preemption after all, if the node that it was on has died meanwhile."""
+        fleet = self._fleet
+        for attempt in run.attempts:
+            if not attempt.provisional:
+                continue
+            dead = [] if fleet.blind else dead_suspects(attempt, attempt.departures, fleet.nodes)
+            if dead:
+                run.failures -= 1
+                run.preemptions += 1
+                host = attempt.host(divmod(dead[0], attempt.spec.hosts_per_slice))
+                attempt.verdict = Verdict(Ended.PREEMPTED, f"the node of rank {dead[0]} died", host)
+                fleet.record_attempt(attempt)
+                detail = f"attempt {attempt.spec.number} was preempted after all: {attempt.detail}"
+                fleet.note_run(run, Reason.ATTEMPT_ENDED, detail, "running" if run.active else "waiting")
+            elif attempt.doubted_at is not None and fleet.picture.now - attempt.doubted_at < verdict_s(fleet.settings):
+                continue
+            attempt.provisional = False
+
+    def _deadline(self, run: RunRecord, attempt: Attempt, seen: Oversight) -> float | None:
+        """Return by when the work has to stop, epoch seconds: what the notices say, or sooner if we end it sooner."""
+        picture = self._fleet.picture
+        lives = [picture.lives[member] for member in seen.departures if member in picture.lives]
+        notices = [notice for life in lives if (notice := earliest_notice(life)) is not None]
+        deadlines = [notice.deadline_epoch_s for notice in notices if notice.deadline_epoch_s is not None]
+        stop_at = seen.stop_at if seen.stop_at is not None and seen.stop_at != attempt.stop_at else FOREVER
+        if run.cancel_by is None and picture.now < stop_at < FOREVER:
+            end = picture.epoch + (stop_at - picture.now)
+            # The same moment comes back a little different when it goes through loop time.
+            if end < min(deadlines, default=FOREVER) - _SAME_S:
+                deadlines.append(end)
+        return min(deadlines, default=None)
+
+    def _tell(self, attempt: Attempt) -> None:
+        """Tell the work on all slices to checkpoint and stop, with the earliest deadline."""
+        fleet = self._fleet
+        attempt.asked = True
+        for member in attempt.spec.members:
+            life = fleet.picture.lives.get(member)
+            if life is None or life.record.run_id != attempt.spec.key or life.record.lost:
+                continue
+            if life.record.state in {SliceState.RUNNING, SliceState.PREEMPTED}:
+                fleet.outbox.put(Notify(member, attempt.spec.key, attempt.deadline), fleet.picture.now)
+
+    def _stop(self, run: RunRecord, attempt: Attempt) -> None:
+        """End what is left of its work on all slices by force; what is drained already is hurried by `plan`."""
+        fleet, now = self._fleet, self._fleet.picture.now
+        attempt.asked = True
+        until = now if run.cancel_by is None else max(now, run.cancel_by)
+        for member in attempt.spec.members:
+            life = fleet.picture.lives.get(member)
+            if life is None or member in attempt.cleared or life.record.run_id != attempt.spec.key:
+                continue
+            life.stop_by = until
+            if life.record.state in {SliceState.RUNNING, SliceState.PREEMPTED}:
+                fleet.outbox.put(Stop(member, attempt.spec.key, until - now), now)
+
+    def _end(self, run: RunRecord, attempt: Attempt, verdict: Verdict) -> None:
+        """Close an attempt, charge the budget, and end the run or let it wait for its next attempt."""
+        fleet, picture = self._fleet, self._fleet.picture
+        ended, detail = verdict.ended, verdict.detail
+        attempt.verdict, attempt.ended_epoch_s = verdict, picture.epoch
+        fleet.record_attempt(attempt)
+        for member in attempt.spec.members:
+            life = picture.lives.get(member)
+            if life is not None and life.record.run_id == attempt.spec.key:
+                life.over = attempt.spec.key
+                life.view.version += 1
+        del fleet.attempts[attempt.spec.key]
+        rule = exempted(run, attempt) if ended is Ended.FAILED else None
+        attempt.provisional = ended is Ended.FAILED and rule is None and attempt.doubted_at is not None
+        run.preemptions += ended is Ended.PREEMPTED or rule is True
+        run.failures += ended is Ended.FAILED and rule is not True
+        fleet.note_run(run, Reason.ATTEMPT_ENDED, f"attempt {attempt.spec.number} {ended}: {detail}", "running")
+        if ended in {Ended.SUCCEEDED, Ended.CANCELLED}:
+            self._finish(run, ended, detail)
+        elif run.cancel_by is not None:
+            self._finish(run, Ended.CANCELLED, detail)
+        elif rule is False or not within_budget(run):
+            self._finish(run, ended, detail)
+        else:
+            run.waiting_since = picture.now
+            run.not_before = picture.now + self._pause(run, attempt, ended)
+
+    def _pause(self, run: RunRecord, attempt: Attempt, ended: Ended) -> float:
+        """Return how long the next attempt is to wait, seconds: longer with every attempt in a row that ended soon.
+
+        After the first preemption it does not wait: that says nothing of what comes.
+        """
+        settings, picture = self._fleet.settings, self._fleet.picture
+        if ended is Ended.SUPERSEDED:
+            return 0.0
+        soon = picture.epoch - attempt.started_epoch_s < settings.backoff_max_s
+        run.hasty = run.hasty + 1 if soon else 1
+        doublings = run.hasty - 1 if ended is Ended.FAILED else run.hasty - 2
+        if doublings < 0:
+            return 0.0
+        delay_s = min(settings.backoff_max_s, settings.backoff_initial_s * 2.0 ** min(doublings, 30))
+        return delay_s * self._rng.uniform(0.5, 1.0)
+
+    def _finish(self, run: RunRecord, ended: Ended, detail: str) -> None:
+        run.ended, run.detail = ended, detail
+        self._fleet.picture.runs.remove(run)
+        self._fleet.note_run(run, Reason.RUN_FINISHED, f"{ended}: {detail}", str(ended))
+        run.on_end(run)

@@ -1,0 +1,1 @@
+"""What decides and never acts: values in, steps out."""

@@ -1,0 +1,49 @@
+"""The picture that decisions are made from: what is desired, what there is, and what is remembered.
+
+Pure values; the loop's thread owns and updates them, `plan` only reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import Desired
+from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
+from sliceform.controller.reconcile.decide.run import RunRecord
+
+
+@dataclass(slots=True)
+class Picture:
+    """All that a decision is made from; the loop's thread owns and updates it."""
+
+    settings: Settings
+    desired: Desired
+    #: By slice id, oldest first.
+    lives: dict[str, Life]
+    #: First come first served.
+    runs: list[RunRecord]
+    places: Places
+    growth: Growth
+    backoff: Backoff
+    #: Hosts of every slice.
+    hosts: int
+    #: Slices that were lost, expired or taken and have no replacement yet, oldest first.
+    unreplaced: list[str]
+    #: Number of the next slice.
+    next_number: int = 1
+    #: Loop time, seconds, and the epoch time that goes with it.
+    now: float = 0.0
+    epoch: float = 0.0
+    #: The last observation failed: nothing may be destroyed because of what is not seen.
+    blind: bool = False
+    #: The node table has been read once: it is known which places are whole.
+    surveyed: bool = False
+    #: Set when the fleet closes: loop time by which all work is to be gone.
+    closing_by: float | None = None
+
+    def work_until(self, life: Life) -> float:
+        """Return the loop time by which the work on a slice is to be gone; infinite if nobody has asked for its end."""
+        asked = (life.drain_by, life.stop_by, self.closing_by)
+        return min((time for time in asked if time is not None), default=float("inf"))

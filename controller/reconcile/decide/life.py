@@ -1,0 +1,85 @@
+"""One life of one slice as the loop holds it: its record, what was observed of it, and when it was heard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sliceform.controller.model.effects import Reserve
+from sliceform.controller.model.events import HostView, Notice, SliceView
+from sliceform.controller.model.finding import Finding
+from sliceform.states.records import HostRecord, SliceRecord
+from sliceform.states.slices import SliceState
+
+
+@dataclass(slots=True, eq=False)
+class Life:
+    """A record with its view; written by the loop's thread, `heard` also by the backend's beats."""
+
+    record: SliceRecord
+    view: SliceView
+    #: Loop time at which each host's agent, and the daemon of its node, were heard last.
+    heard: list[float]
+    raylet_heard: list[float]
+    #: The reservation as it was asked for last, and when; loop time.
+    asked: Reserve | None = None
+    asked_at: float = 0.0
+    #: Loop time by which the work on it is to be gone: an operator drains it; None when nobody asked.
+    drain_by: float | None = None
+    #: The same because its attempt is being ended; None while that goes on.
+    stop_by: float | None = None
+    #: The loop time that its release was asked for with; None before.
+    release_by: float | None = None
+    #: Key of the attempt on this slice that has been found over.
+    over: str | None = None
+    #: What has been noted in the history already, so that a level is noted once.
+    noted_notice: Notice | None = None
+    noted_loss: bool = False
+    noted_held_up: tuple[Finding, ...] | None = None
+    noted_stuck: bool = False
+    #: Of the attempt that it works on: that a process ended.
+    noted_end: bool = False
+    #: Its version at the last sync, and the loop time at which to look again though it did not change.
+    synced: int = -1
+    due: float = 0.0
+
+    @classmethod
+    def begin(cls, life: str, hosts: int, *, generation: int, replaces: str | None) -> Life:
+        """Return a new life before its entry."""
+        records = tuple(HostRecord(f"{life}/{rank}", life, rank) for rank in range(hosts))
+        record = SliceRecord(life, records, generation=generation, replaces=replaces)
+        view = SliceView(life, tuple(HostView() for _ in range(hosts)))
+        return cls(record, view, [0.0] * hosts, [0.0] * hosts)
+
+    @property
+    def version(self) -> int:
+        """Grows with every change of the record or of the view."""
+        return self.record.version + self.view.version
+
+    @property
+    def waits_for_reservation(self) -> bool:
+        """Whether its reservation has not been seen placed or refused."""
+        view = self.view
+        return self.record.state is SliceState.PENDING and not view.reserved and view.refused is None
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What `sync` needs to know beside the life itself."""
+
+    pending_s: float
+    placed_s: float
+    silence_s: float
+    stuck_s: float
+    #: Accelerators that every host must show.
+    devices: int
+    #: Places that must not be taken now: the time of those that are lost or keep failing will come.
+    avoid: frozenset[str] = field(default_factory=frozenset)
+    #: Places on which no slice can be made as they are, with the reason: whoever is about to be made there goes back.
+    barred: Mapping[str, str] = field(default_factory=dict)
+    #: Whose place is which: one life a place.
+    owners: Mapping[str, str] = field(default_factory=dict)
+    #: Kinds of accelerators by node id, where the cluster has several: a slice has one.
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    #: Too many fell silent at once: silence counts for nothing until the node table agrees.
+    silence_held: bool = False

@@ -1,0 +1,197 @@
+"""What to do next: compare the fleet with what is desired, and return the commands.
+
+Pure: reads the picture, changes nothing, and on a converged fleet returns an empty decision. Only commands come from
+here; what happened in the world is `sync`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.schedule import growth, starts
+from sliceform.controller.reconcile.decide.step import Decision, GrowRun, StartAttempt, Step
+from sliceform.controller.reconcile.decide.sync import FOREVER, earliest_notice
+from sliceform.states.hosts import HostState, HostTrigger
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import LIVE, SliceState, SliceTrigger
+
+#: Times that differ by less are the same, seconds.
+_SAME_S = 0.001
+
+
+def plan(picture: Picture) -> Decision:
+    """Return everything that is to be done now, in the order to do it."""
+    steps, drains, live, due = _survey(picture)
+    creates: list[Step] = []
+    begun: list[StartAttempt] = []
+    grown: GrowRun | None = None
+    if picture.closing_by is None:
+        target, growth_due = _target(picture, live)
+        due = min(due, growth_due)
+        if len(live) > target:
+            drains += _surplus(picture, live, len(live) - target)
+        taken = [step.life for step in drains if step.reason is Reason.OPERATOR]
+        creates, create_due = _creates(picture, target - len(live), taken)
+        due = min(due, create_due)
+        leaving = {step.life for step in drains}
+        begun, start_due = starts(picture, [life for life in live if life.record.id not in leaving])
+        grown, growth_due = growth(picture)
+        due = min(due, start_due, growth_due)
+    for step in drains:
+        steps.append(step)
+        steps += _host_drains(picture.lives[step.life], step)
+    steps += creates
+    for start in begun:
+        steps += [Step(life, None, SliceTrigger.START, Reason.RUN_STARTED, start.run_id) for life in start.members]
+    return Decision(tuple(steps), tuple(begun), grown, due)
+
+
+def pauses_growth(picture: Picture) -> bool:
+    """Whether idle slices have waited long enough for a larger size and are to go back; see `policy.Growth`."""
+    if len(picture.desired.sizes) == 1 or picture.blind or picture.growth.paused(picture.now):
+        return False
+    surplus, _ = _idle_surplus(picture, list(picture.lives.values()))
+    return surplus > 0 and picture.now - picture.growth.changed_at >= picture.settings.surplus_s
+
+
+def _survey(picture: Picture) -> tuple[list[Step], list[Step], list[Life], float]:
+    """Go through all lives once.
+
+    Returns:
+        What hosts have still to do, slices that have to go, live slices that stay, and when a grace is over.
+
+    """
+    steps: list[Step] = []
+    drains: list[Step] = []
+    live: list[Life] = []
+    due = FOREVER
+    for life in picture.lives.values():
+        state = life.record.state
+        if state is None:
+            continue
+        if state is SliceState.DRAINING:
+            steps += _stragglers(life)
+            steps += _hurry(picture, life)
+            continue
+        if state is SliceState.PREEMPTED:
+            due = min(due, _grace_end(picture, life))
+        drain = _due_drain(picture, life)
+        if drain is not None:
+            drains.append(drain)
+        elif state in LIVE:
+            live.append(life)
+    return steps, drains, live, due
+
+
+def _stragglers(life: Life) -> Iterator[Step]:
+    """Hosts of a slice that drains already, after an `expire`, follow it."""
+    record = life.record
+    reason = record.reason or Reason.OPERATOR
+    return _host_drains(life, Step(record.id, None, SliceTrigger.DRAIN, reason, record.detail))
+
+
+def _hurry(picture: Picture, life: Life) -> Iterator[Step]:
+    """Give the work on a slice that drains already less time, when a later command leaves it less."""
+    until = picture.work_until(life)
+    if life.release_by is None or until >= life.release_by - _SAME_S or work_gone(life):
+        return
+    left_s = max(0.0, until - picture.now)
+    yield Step(life.record.id, None, None, Reason.HURRIED, f"its work has {left_s:.1f} s to stop")
+
+
+def _host_drains(life: Life, step: Step) -> Iterator[Step]:
+    for host in life.record.hosts:
+        if host.state not in {None, HostState.DRAINING}:
+            yield Step(life.record.id, host.rank, HostTrigger.DRAIN, step.reason, step.detail, life.record.id)
+
+
+def _due_drain(picture: Picture, life: Life) -> Step | None:
+    """Let a slice go, whatever the count: the fleet closes, a person asked, or what preempted it is over."""
+    record = life.record
+    reason = None
+    if picture.closing_by is not None:
+        reason = Reason.CLOSED
+    elif record.state is SliceState.PREEMPTED:
+        if record.lost or life.noted_loss:
+            reason = Reason.LOST
+        elif work_gone(life):
+            reason = Reason.WORK_GONE
+        elif picture.now >= _grace_end(picture, life):
+            reason = Reason.GRACE_OVER
+    elif life.drain_by is not None:
+        reason = Reason.OPERATOR
+    return None if reason is None else Step(record.id, None, SliceTrigger.DRAIN, reason)
+
+
+def work_gone(life: Life) -> bool:
+    """Whether no process of the attempt that the slice was given is left on it."""
+    attempt = life.record.run_id
+    return attempt is None or all(host.gone == attempt for host in life.view.hosts)
+
+
+def _grace_end(picture: Picture, life: Life) -> float:
+    """Return when work on a preempted slice has had its time: the notice's deadline or the usual grace, or less."""
+    notice = earliest_notice(life)
+    deadline = notice.deadline_epoch_s if notice is not None else life.record.deadline
+    if deadline is None:
+        end = life.record.since + picture.settings.drain_grace_s
+    else:
+        end = picture.now + deadline - picture.epoch
+    return end if life.drain_by is None else min(end, life.drain_by)
+
+
+def _idle_surplus(picture: Picture, lives: Sequence[Life]) -> tuple[int, int]:
+    """Return how many ready slices serve no valid size, and the size that is reached."""
+    desired = picture.desired
+    states = [life.record.state for life in lives]
+    idle = states.count(SliceState.READY)
+    reached = idle + states.count(SliceState.RUNNING)
+    size = desired.valid_size(reached)
+    if size in {0, desired.largest}:
+        return 0, size
+    return max(0, min(idle, reached - size - desired.spares)), size
+
+
+def _target(picture: Picture, live: Sequence[Life]) -> tuple[int, float]:
+    """Return how many live slices to have, and when that may change by itself."""
+    desired, growth = picture.desired, picture.growth
+    surplus, size = _idle_surplus(picture, live)
+    if growth.paused(picture.now):
+        held = max(size, desired.smallest) + desired.spares
+        return min(held, desired.target), growth.paused_until
+    return desired.target, growth.changed_at + picture.settings.surplus_s if surplus else FOREVER
+
+
+def _surplus(picture: Picture, live: Sequence[Life], count: int) -> Iterator[Step]:
+    """Choose what is too many: pending first, then placed, then idle ready, newest first; never what runs."""
+    if picture.blind:
+        return
+    reason = Reason.SURPLUS if picture.growth.paused(picture.now) else Reason.SCALE_DOWN
+    chosen = [
+        life
+        for state in (SliceState.PENDING, SliceState.PLACED, SliceState.READY)
+        for life in reversed(live)
+        if life.record.state is state
+    ][:count]
+    for life in chosen:
+        yield Step(life.record.id, None, SliceTrigger.DRAIN, reason)
+
+
+def _creates(picture: Picture, missing: int, taken: Sequence[str]) -> tuple[list[Step], float]:
+    """Create what is missing; `taken` are slices that an operator's drain takes in the same pass."""
+    if missing <= 0 or not picture.surveyed:
+        return [], FOREVER
+    if picture.now < picture.backoff.until:
+        return [], picture.backoff.until
+    replaced = [*picture.unreplaced, *taken][:missing]
+    steps = []
+    for offset in range(missing):
+        old = replaced[offset] if offset < len(replaced) else None
+        reason = Reason.REPLACEMENT if old else Reason.DESIRED
+        detail = f"replaces {old}" if old else ""
+        name = f"slice-{picture.next_number + offset}"
+        steps.append(Step(name, None, SliceTrigger.CREATE, reason, detail, old))
+        steps += [Step(name, rank, HostTrigger.CREATE, reason, detail, name) for rank in range(picture.hosts)]
+    return steps, FOREVER

@@ -1,0 +1,130 @@
+"""Everything the loop's thread owns, in one place: the picture, the records' engines, the history and the outbox."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sliceform.controller.model.events import Node
+from sliceform.controller.model.settings import Settings
+from sliceform.controller.model.shapes import Desired, SliceShape
+from sliceform.controller.reconcile.act import Outbox
+from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.life import Limits
+from sliceform.controller.reconcile.decide.place_map import Outlook, PlaceMap
+from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
+from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
+from sliceform.states import HOST_TABLE, SLICE_TABLE, AttemptRecord, History, HostEnd
+from sliceform.states.hosts import HostState, HostTrigger
+from sliceform.states.machine import Engine
+from sliceform.states.reasons import Reason
+from sliceform.states.slices import SliceState, SliceTrigger
+
+
+@dataclass(slots=True)
+class Fleet:
+    """The fleet as the controller knows it; touched by one thread only, but for `history` and `published`."""
+
+    shape: SliceShape
+    settings: Settings
+    picture: Picture
+    history: History
+    outbox: Outbox
+    slices: Engine[SliceState, SliceTrigger]
+    hosts: Engine[HostState, HostTrigger]
+    #: What the node table says of every place.
+    place_map: PlaceMap
+    #: Number of the tick that is under way: the correlation id of all it changes.
+    tick: int = 0
+    #: The node table as last read, and who uses which node: (slice id, host rank or None for the head group's node).
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    users: dict[str, set[tuple[str, int | None]]] = field(default_factory=dict)
+    #: Lives that were released in this tick, of which the backend may drop everything.
+    released: list[str] = field(default_factory=list)
+    #: Nodes that are left of every kind of accelerator, as counted in a tick; see `kinds`.
+    room: tuple[int, Counter[str]] = (-1, Counter())
+    #: Attempts by key, as long as they go on.
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    #: Why the cluster cannot be observed; empty if it can.
+    blind: str = "not observed yet"
+    #: Told after every tick.
+    published: threading.Condition = field(default_factory=threading.Condition)
+
+    @classmethod
+    def begin(cls, shape: SliceShape, desired: Desired, settings: Settings, history: History, seed: int) -> Fleet:
+        """Return an empty fleet; `seed` is for the jitter of delays."""
+        rng = random.Random(seed)
+        picture = Picture(
+            settings=settings,
+            desired=desired,
+            lives={},
+            runs=[],
+            places=Places(settings),
+            growth=Growth(settings.surplus_s),
+            backoff=Backoff(settings.backoff_initial_s, settings.backoff_max_s, rng),
+            hosts=shape.hosts,
+            unreplaced=[],
+        )
+        outbox = Outbox(backoff_initial_s=settings.backoff_initial_s, backoff_max_s=settings.backoff_max_s, rng=rng)
+        engines = Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history)
+        return cls(shape, settings, picture, history, outbox, *engines, PlaceMap(shape))
+
+    @property
+    def outlook(self) -> Outlook:
+        """Where reservations may go now."""
+        return self.place_map.outlook(self.picture.places.names())
+
+    def limits(self, *, silence_held: bool = False) -> Limits:
+        """Return what `sync` needs to know now."""
+        settings, outlook = self.settings, self.outlook
+        return Limits(
+            pending_s=settings.pending_s,
+            placed_s=settings.placed_s,
+            silence_s=settings.effective_silence_s,
+            stuck_s=settings.release_stuck_s,
+            devices=self.shape.devices_per_host.count,
+            avoid=self.picture.places.names(),
+            barred=outlook.barred,
+            owners=self.place_map.owners,
+            kinds=outlook.kind_of,
+            silence_held=silence_held,
+        )
+
+    def note_run(self, run: RunRecord, reason: Reason, detail: str, state: str | None = None) -> None:
+        """Write something about a run into the history."""
+        self.history.append(
+            tick=self.tick,
+            at=self.picture.epoch,
+            kind="run",
+            key=run.id,
+            trigger=None,
+            source=state,
+            dest=state,
+            reason=reason.value,
+            detail=detail,
+        )
+
+    def record_attempt(self, attempt: Attempt) -> None:
+        """Write an attempt into the history as it stands."""
+        spec = attempt.spec
+        names = [f"{life}/{rank}" for life in spec.members for rank in range(spec.hosts_per_slice)]
+        hosts = []
+        for rank, (name, (node, _)) in enumerate(zip(names, attempt.nodes, strict=True)):
+            outcome = attempt.outcomes.get(divmod(rank, spec.hosts_per_slice))
+            kind, detail = (str(outcome.kind), outcome.detail) if outcome else (None, "")
+            hosts.append(HostEnd(name, node, kind, detail))
+        self.history.attempts.record(
+            AttemptRecord(
+                spec.run_id,
+                spec.number,
+                spec.members,
+                tuple(hosts),
+                attempt.started_epoch_s,
+                attempt.ended_epoch_s,
+                None if attempt.ended is None else str(attempt.ended),
+                attempt.detail,
+            )
+        )

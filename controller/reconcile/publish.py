@@ -1,0 +1,147 @@
+"""Keep the published status current: rows of slices that changed are made anew, the others are kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+
+from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
+from sliceform.controller.reconcile.decide.schedule import choose_size, free_slices, larger
+from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.run_rows import Ahead, RunRows
+from sliceform.controller.reconcile.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
+from sliceform.states.effects import Effect
+from sliceform.states.slices import LIVE, SliceState
+
+#: Runs that are over and still shown.
+_ENDED_RUNS_SHOWN = 100
+
+
+class StatusBoard:
+    """Written by the loop's thread after every tick, read by all."""
+
+    def __init__(self, fleet: Fleet, label: str) -> None:
+        """Start with an empty fleet."""
+        self._fleet = fleet
+        self._label = label
+        #: By slice id, in the order of the lives: the version that a row shows, and the row.
+        self._rows: dict[str, tuple[int, SliceStatus]] = {}
+        self._ended: dict[str, RunStatus] = {}
+        self._work = RunRows(self.outlook)
+        self._shown: tuple[object, ...] = ()
+        #: Told after every publication.
+        self.published = fleet.published
+        self.status = self._status(())
+
+    def publish(self) -> None:
+        """Make what the last tick left visible, and wake those who wait for it."""
+        picture = self._fleet.picture
+        rows = self._rows
+        changed = [life for name, life in picture.lives.items() if name not in rows or rows[name][0] != life.version]
+        for life in changed:
+            rows[life.record.id] = (life.version, slice_status(life))
+        if len(rows) != len(picture.lives):
+            self._rows = rows = {name: rows[name] for name in picture.lives}
+        fleet = self._fleet
+        shown = (
+            fleet.history.last_seq,
+            len(picture.runs),
+            picture.desired.generation,
+            fleet.blind,
+            len(fleet.outbox),
+            picture.places.names(),
+        )
+        if changed or shown != self._shown or picture.runs:
+            self._shown = shown
+            self.status = self._status(tuple([row for _, row in rows.values()]))
+        else:
+            self.status = self.status._replace(tick=fleet.tick, at_epoch_s=picture.epoch)
+        with self.published:
+            self.published.notify_all()
+
+    def run_ended(self, run: RunRecord) -> None:
+        """Keep showing a run that is over, up to a bound."""
+        self._ended[run.id] = run_status(run, "")
+        while len(self._ended) > _ENDED_RUNS_SHOWN:
+            del self._ended[next(iter(self._ended))]
+
+    def _status(self, rows: tuple[SliceStatus, ...]) -> FleetStatus:
+        fleet, picture = self._fleet, self._fleet.picture
+        counts = Counter([row.state for row in rows])
+        ready = counts["ready"] + counts["running"]
+        runs = self._work.rows(picture.runs, fleet.history.last_seq, picture.now)
+        avoided = picture.places.avoided
+        return FleetStatus(
+            label=self._label,
+            tick=fleet.tick,
+            at_epoch_s=picture.epoch,
+            sizes=picture.desired.sizes,
+            spares=picture.desired.spares,
+            size=picture.desired.valid_size(ready),
+            counts={state.value: counts[state.value] for state in SliceState if counts[state.value]},
+            slices=rows,
+            runs=(*self._ended.values(), *runs),
+            effective_silence_s=fleet.settings.effective_silence_s,
+            blind=fleet.blind,
+            effects_in_flight=len(fleet.outbox),
+            avoided={place: f"{row.cause}: {row.detail}" for place, row in avoided.items()},
+            waits_for=self._growth(ready),
+        )
+
+    def status_of(self, run: RunRecord) -> RunStatus:
+        """Return a run as it is now; for the loop's thread."""
+        runs = self._fleet.picture.runs
+        before = itertools.takewhile(lambda other: other is not run, runs)
+        return run_status(run, self.outlook(run, Ahead.of(before)))
+
+    def outlook(self, run: RunRecord, ahead: Ahead) -> str:
+        """Say in a sentence what a run waits for, or is about to do; empty if it just runs."""
+        picture = self._fleet.picture
+        if run.active is not None:
+            return self._change_of(run, run.active)
+        if run.ended is not None:
+            return ""
+        if picture.now < run.not_before:
+            return f"backs off for {run.not_before - picture.now:.1f} s before attempt {run.tries + 1}"
+        if run.options.pinned is not None:
+            return f"waits until {' and '.join(run.options.pinned)} can take it"
+        if ahead.count:
+            return f"waits behind {ahead}"
+        sizes = run.options.sizes or picture.desired.sizes
+        free = len(free_slices(list(picture.lives.values())))
+        size, when = choose_size(picture, run, free)
+        if size:
+            return f"starts on {size}"
+        wanted = " or ".join(map(str, sizes))
+        if when != float("inf"):
+            return f"waits {when - picture.now:.1f} s more for a larger size than {free} ({wanted})"
+        return f"waits for {wanted} ready slices that are free; {free} are"
+
+    def _change_of(self, run: RunRecord, attempt: Attempt) -> str:
+        """Say what keeps an attempt from beginning, or whether it is to end before its work is done."""
+        picture = self._fleet.picture
+        if attempt.stop_at is not None:
+            left_s = max(0.0, attempt.stop_at - picture.now)
+            return f"{attempt.superseded or 'stops'}: its work has {left_s:.1f} s to stop"
+        for member in attempt.spec.members:
+            item = self._fleet.outbox.get(member, Effect.LAUNCH)
+            if item is not None and item.failures:
+                return f"has not begun on {member} after {item.failures} failed tries: {item.detail}"
+        found = larger(picture)
+        if found is None or found[0] is not run or run.larger_since is None:
+            return ""
+        left_s = max(0.0, run.larger_since + picture.settings.scale_up_after_s - picture.now)
+        return f"starts again on {found[1]} slices in {left_s:.1f} s, if they stay free"
+
+    def _growth(self, ready: int) -> str:
+        picture = self._fleet.picture
+        if picture.growth.paused(picture.now) and ready < picture.desired.target:
+            left = picture.growth.paused_until - picture.now
+            return f"growth to {picture.desired.largest} pauses for {left:.0f} s: the last try found no capacity"
+        backoff = picture.backoff
+        if picture.now < backoff.until:
+            return f"backs off for {backoff.until - picture.now:.1f} s after {backoff.failures} failures in a row"
+        live = any(life.record.state in LIVE for life in picture.lives.values())
+        if ready < picture.desired.target and live:
+            return f"waits for {picture.desired.target - ready} of {picture.desired.target} slices"
+        return ""

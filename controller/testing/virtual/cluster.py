@@ -1,0 +1,411 @@
+"""A real Ray cluster on this machine whose hosts look like TPU VMs.
+
+`VirtualCluster` starts one process of its own per host, side by side, each of which starts a raylet
+with the resources, `ray.io/tpu-*` labels and `TPU_*` variables of a host of a TPU slice. Killing or
+freezing all processes of a host is then a faithful loss of that host. Nothing outlives the cluster,
+not even when the process that owns it is killed: a small warden process clears up after it.
+
+Linux only. Needs no TPU and no network but the loopback interface.
+"""
+
+import contextlib
+import os
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+from uuid import uuid4
+
+from sliceform.controller.model.topology import describe
+from sliceform.controller.testing.virtual import processes
+from sliceform.controller.testing.virtual.host import (
+    VirtualClusterError,
+    VirtualHost,
+    VirtualSlice,
+)
+from sliceform.controller.testing.virtual.lifetime import (
+    destroy,
+    disconnect,
+    short_directory,
+    start_warden,
+)
+from sliceform.controller.testing.virtual.metadata import MetadataServers
+from sliceform.controller.testing.virtual.notices import Via, give, take_back
+from sliceform.controller.testing.virtual.plan import (
+    HostPlan,
+    common_params,
+    head_params,
+    ip_of,
+    member_params,
+    start_order,
+    tpu_variables,
+)
+
+__all__ = ["VirtualCluster", "VirtualClusterError", "VirtualHost", "VirtualSlice"]
+
+_CLEAN_END_S = 10.0
+
+
+class VirtualCluster:
+    """A Ray cluster of virtual hosts on this machine; a context manager.
+
+    The head (a raylet with `head_cpus` CPUs and the GCS, no dashboard) runs when the constructor
+    returns. Connect with `ray.init(address=cluster.address)`; several clusters may run at once.
+
+    Args:
+        head_cpus: CPUs of the head, where the driver connects. They are numbers to Ray, not cores.
+        num_cpus: CPUs of each other host, unless `add_hosts` says otherwise.
+        env: variables for all hosts, and thus for all that runs on them.
+        system_config: Ray's `_system_config`; by default Ray's own settings.
+        object_store_mb: size of each host's object store, in MiB (Ray wants at least 75).
+        metrics: whether hosts export Ray's metrics, which needs `ray[default]`. It makes every host slower to start.
+        start_timeout_s: how long a host may take to register, in seconds.
+
+    Raises:
+        VirtualClusterError: the head did not start; the message ends with its log.
+    """
+
+    def __init__(
+        self,
+        head_cpus: int = 2,
+        *,
+        num_cpus: int = 4,
+        env: Mapping[str, str] | None = None,
+        system_config: Mapping[str, Any] | None = None,
+        object_store_mb: int = 100,
+        metrics: bool = False,
+        start_timeout_s: float = 60.0,
+    ) -> None:
+        self._num_cpus = num_cpus
+        self._env = dict(env or {})
+        self._object_store_mb = object_store_mb
+        self._metrics = metrics
+        self._start_timeout_s = start_timeout_s
+        self._id = uuid4().hex[:12]
+        self._directory = short_directory()
+        self._hosts: list[VirtualHost] = []
+        self._slices: dict[str, VirtualSlice] = {}
+        self._count = 0
+        self._address = ""
+        warden = start_warden(self._id, self._directory)
+        self._metadata = MetadataServers()
+        # Close, interpreter exit and garbage collection all end in this one call.
+        self._finalizer = weakref.finalize(
+            self, destroy, self._id, self._directory, self._hosts, warden, metadata=self._metadata, owner=os.getpid()
+        )
+        try:
+            head = self._launch(
+                "head",
+                head_params(head_cpus, directory=self._directory, system_config=system_config),
+                head=True,
+            )
+            head.wait_ready(start_timeout_s)
+        except BaseException:
+            self._finalizer()
+            raise
+        self._address = head.address
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<VirtualCluster {self._address or 'closed'}, {len(self._hosts)} hosts>"
+
+    @property
+    def address(self) -> str:
+        """What `ray.init(address=...)` takes to connect to this cluster."""
+        return self._address
+
+    @property
+    def mark(self) -> str:
+        """What all of its processes carry in the variable `SLICEFORM_VIRTUAL_HOST`, up to the slash."""
+        return f"{self._id}/"
+
+    @property
+    def head(self) -> VirtualHost:
+        """The host that runs the GCS and serves the drivers."""
+        return self._hosts[0]
+
+    @property
+    def slices(self) -> tuple[VirtualSlice, ...]:
+        """The slices added and not removed, in the order of their addition."""
+        return tuple(self._slices.values())
+
+    @property
+    def hosts(self) -> tuple[VirtualHost, ...]:
+        """All hosts started and not ended, the head first."""
+        return tuple(self._hosts)
+
+    def add_slice(
+        self,
+        pod_type: str,
+        *,
+        name: str | None = None,
+        wait: bool = True,
+        shuffle: int | None = None,
+        missing: Iterable[int] = (),
+    ) -> VirtualSlice:
+        """Start a slice, all of its hosts side by side.
+
+        Args:
+            pod_type: for example `v4-16`, which has two hosts of four chips.
+            name: the slice name, unique in the cluster; by default `<pod type>-<number>`.
+            wait: wait until all hosts are registered; otherwise see `wait_for_nodes`.
+            shuffle: a seed: start the hosts one after another in an order that is not that of
+                their worker ids. Always waits.
+            missing: worker ids that are left out, as if those hosts had not come up.
+
+        Raises:
+            ValueError: there is no such pod type, worker id, or the name is taken.
+            VirtualClusterError: a host did not start; those started by this call are gone again.
+        """
+        return self._add([(pod_type, name, frozenset(missing))], wait=wait, shuffle=shuffle)[0]
+
+    def add_slices(self, pod_types: Sequence[str], *, wait: bool = True) -> list[VirtualSlice]:
+        """Start several slices, all hosts of all of them side by side; see `add_slice`."""
+        return self._add([(pod_type, None, frozenset()) for pod_type in pod_types], wait=wait)
+
+    def add_host(
+        self, slice_: VirtualSlice, worker_id: int, *, chips: int | None = None, env: Mapping[str, str] | None = None
+    ) -> VirtualHost:
+        """Start one more host of a slice and wait for it: in place of one that is gone, or beside one that is not.
+
+        Args:
+            slice_: the slice; `slices` shows it with its new host.
+            worker_id: which worker of it the host says it is.
+            chips: how many units of `TPU` it offers; by default those of its pod type.
+            env: variables that differ from those of the other hosts.
+
+        Raises:
+            VirtualClusterError: the host did not start, and is gone again.
+        """
+        kind = describe(slice_.pod_type)
+        variables = {**tpu_variables(kind, slice_.name, ip_of(self._address)), "TPU_WORKER_ID": str(worker_id)}
+        started: list[VirtualHost] = []
+        with self._ended_on_error(started):
+            host = self._launch(
+                f"{slice_.name[:20]}-{worker_id}-{self._number()}",
+                {"num_cpus": self._num_cpus, "resources": {"TPU": chips or kind.chips_per_host}},
+                env={**variables, **(env or {})},
+                slice_name=slice_.name,
+                worker_id=worker_id,
+            )
+            started.append(host)
+            self._wait_for(started, self._start_timeout_s)
+        known = self._slices.get(slice_.name, slice_)
+        hosts = [*(other for other in known.hosts if other in self._hosts), host]
+        in_order = tuple(sorted(hosts, key=lambda other: other.worker_id or 0))
+        self._slices[slice_.name] = VirtualSlice(slice_.name, slice_.pod_type, in_order)
+        return host
+
+    def add_hosts(self, count: int, *, gpus: int = 0, cpus: int | None = None, wait: bool = True) -> list[VirtualHost]:
+        """Start plain hosts, with GPUs in name only, side by side.
+
+        Raises:
+            VirtualClusterError: a host did not start; those started by this call are gone again.
+        """
+        params = {"num_cpus": self._num_cpus if cpus is None else cpus, "num_gpus": gpus}
+        started: list[VirtualHost] = []
+        with self._ended_on_error(started):
+            started.extend(self._launch(f"host-{self._number()}", params) for _ in range(count))
+            if wait:
+                self._wait_for(started, self._start_timeout_s)
+        return started
+
+    def wait_for_nodes(self, timeout_s: float | None = None) -> None:
+        """Wait until every host started so far has registered with the GCS.
+
+        Raises:
+            VirtualClusterError: one failed, or is not there in time (default: `start_timeout_s`).
+        """
+        self._wait_for(self._hosts, self._start_timeout_s if timeout_s is None else timeout_s)
+
+    def remove_slice(self, slice_: VirtualSlice) -> None:
+        """End a slice cleanly: its raylets say goodbye to the GCS, without draining first."""
+        if self._slices.pop(slice_.name, None) is None:
+            raise VirtualClusterError(f"slice {slice_.name} is not in this cluster")
+        for host in slice_.hosts:
+            host.ask_to_stop()
+        deadline = time.monotonic() + _CLEAN_END_S
+        for host in slice_.hosts:
+            self._end(host, grace_s=max(0.0, deadline - time.monotonic()))
+
+    def kill_host(self, host: VirtualHost, *, raylet_only: bool = False) -> None:
+        """SIGKILL all processes of a host at one moment, or its raylet alone, and wait for the end."""
+        if raylet_only:
+            host.kill_raylet()
+        else:
+            self._end(host)
+
+    def freeze_host(self, host: VirtualHost, *, raylet_only: bool = False) -> None:
+        """SIGSTOP all processes of a host, or its raylet alone, and wait until they stand still."""
+        host.freeze(raylet_only=raylet_only)
+
+    def thaw_host(self, host: VirtualHost) -> None:
+        """SIGCONT all processes of a host."""
+        host.thaw()
+
+    def notice(
+        self, target: VirtualHost | VirtualSlice, *, via: Via = "preempted", deadline_s: float | None = None
+    ) -> None:
+        """Announce that a host, or every host of a slice, is to be taken away; `kill_host` would be the next step.
+
+        Args:
+            target: what is to be taken away.
+            via: how it is told. `preempted`: by the host's metadata server, as Spot VMs are, 30 seconds ahead;
+                `maintenance`: from there, too, with no known deadline; `drain`: by Ray, which ends idle nodes at once.
+            deadline_s: for `drain`: in how many seconds; None = no deadline.
+
+        Raises:
+            ValueError: there is no such way, or it takes no deadline.
+            VirtualClusterError: a host is not in this cluster, or Ray refuses to drain it.
+        """
+        give(self._targets(target), via, self._metadata, self._address, deadline_s)
+
+    def withdraw(self, target: VirtualHost | VirtualSlice, *, via: Via = "preempted") -> None:
+        """Take a notice back.
+
+        Raises:
+            ValueError: there is no such way, or it is `drain`, which Ray never takes back.
+            VirtualClusterError: a host is not in this cluster.
+        """
+        take_back(self._targets(target), via, self._metadata)
+
+    def pids(self) -> set[int]:
+        """All living processes of all hosts."""
+        return processes.members(self.mark).union(*(host.pids() for host in self._hosts))
+
+    def close(self) -> None:
+        """Kill all hosts, remove all files; idempotent. Disconnects this process from the cluster.
+
+        Raises:
+            TimeoutError: something survives SIGKILL for long.
+        """
+        if self._finalizer.alive:
+            disconnect(self._address)
+        self._finalizer()
+        self._slices.clear()
+        self._address = ""
+
+    def _add(
+        self,
+        wanted: Sequence[tuple[str, str | None, frozenset[int]]],
+        *,
+        wait: bool,
+        shuffle: int | None = None,
+    ) -> list[VirtualSlice]:
+        slices: list[VirtualSlice] = []
+        started: list[VirtualHost] = []
+        with self._ended_on_error(started):
+            for pod_type, name, missing in wanted:
+                hosts = self._launch_slice(pod_type, name, missing, shuffle, started)
+                slices.append(hosts)
+            if wait:
+                self._wait_for(started, self._start_timeout_s)
+        self._slices.update({slice_.name: slice_ for slice_ in slices})
+        return slices
+
+    def _targets(self, target: VirtualHost | VirtualSlice) -> tuple[VirtualHost, ...]:
+        hosts = target.hosts if isinstance(target, VirtualSlice) else (target,)
+        for host in hosts:
+            if host not in self._hosts:
+                raise VirtualClusterError(f"virtual host {host.name} is not in this cluster")
+        return hosts
+
+    def _launch_slice(
+        self,
+        pod_type: str,
+        name: str | None,
+        missing: frozenset[int],
+        shuffle: int | None,
+        started: list[VirtualHost],
+    ) -> VirtualSlice:
+        kind = describe(pod_type)
+        name = name or f"{kind.pod_type}-{self._number()}"
+        if name in self._slices:
+            raise ValueError(f"there is a slice named {name} already")
+        if not missing <= set(range(kind.hosts)):
+            raise ValueError(f"{pod_type} has worker ids 0 to {kind.hosts - 1}, not {set(missing)}")
+        env = tpu_variables(kind, name, ip_of(self._address))
+        params = {"num_cpus": self._num_cpus, "resources": {"TPU": kind.chips_per_host}}
+        hosts: dict[int, VirtualHost] = {}
+        for worker_id in start_order(kind.hosts, shuffle):
+            if worker_id in missing:
+                continue
+            host = self._launch(
+                f"{name}-{worker_id}",
+                params,
+                env={**env, "TPU_WORKER_ID": str(worker_id)},
+                slice_name=name,
+                worker_id=worker_id,
+            )
+            hosts[worker_id] = host
+            started.append(host)
+            if shuffle is not None:
+                host.wait_ready(self._start_timeout_s)
+        return VirtualSlice(name, kind.pod_type, tuple(hosts[i] for i in sorted(hosts)))
+
+    def _launch(
+        self,
+        name: str,
+        params: Mapping[str, Any],
+        *,
+        env: Mapping[str, str] | None = None,
+        slice_name: str | None = None,
+        worker_id: int | None = None,
+        head: bool = False,
+    ) -> VirtualHost:
+        if not self._finalizer.alive:
+            raise VirtualClusterError("the virtual cluster is closed")
+        sockets = self._directory / "s" / str(self._number())
+        common = common_params(name, sockets=sockets, object_store_mb=self._object_store_mb)
+        if not head:
+            common |= member_params(self._address)
+        host = VirtualHost(
+            HostPlan(
+                name=name,
+                mark=f"{self._id}/{name}",
+                params={**common, **params},
+                env={"GCE_METADATA_HOST": self._metadata.add(name), **self._env, **(env or {})},
+                log=self._directory / f"{name}.log",
+                slice_name=slice_name,
+                worker_id=worker_id,
+                head=head,
+                metrics=self._metrics,
+            )
+        )
+        self._hosts.append(host)
+        return host
+
+    def _number(self) -> int:
+        self._count += 1
+        return self._count
+
+    @staticmethod
+    def _wait_for(hosts: Iterable[VirtualHost], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        for host in hosts:
+            host.wait_ready(max(0.0, deadline - time.monotonic()))
+
+    @contextlib.contextmanager
+    def _ended_on_error(self, started: list[VirtualHost]) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            for host in started:
+                self._end(host)
+            raise
+
+    def _end(self, host: VirtualHost, *, grace_s: float = 0.0) -> None:
+        host.end(grace_s=grace_s)
+        if host in self._hosts:
+            self._hosts.remove(host)
