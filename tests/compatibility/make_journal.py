@@ -20,7 +20,7 @@ from pathlib import Path
 import structlog
 
 from sliceform.controller import Settings, SliceController, TpuSlice
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 from sliceform.controller.testing import FakeClock, SimBackend
 
 SHAPE = TpuSlice("v4-16")

@@ -11,7 +11,7 @@ import structlog
 
 from sliceform.controller import SliceController, TpuSlice
 from sliceform.controller.cli import main
-from sliceform.controller.journal import open_journal
+from sliceform.controller.follow.journal import open_journal
 from sliceform.controller.report import timeline_page, timeline_svg
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import Reason
