@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 from sliceform.controller.model.effects import Assemble, Launch, Notify, Release, Request, Reserve
 from sliceform.controller.model.events import PROCESS_LOSSES, Loss
 from sliceform.controller.model.shapes import TpuSlice
+from sliceform.controller.reconcile.decide.fold import fold_node
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.run import Departure, Left
 from sliceform.controller.reconcile.decide.step import Step
 from sliceform.controller.reconcile.decide.sync import earliest_notice, silent_ranks
 from sliceform.controller.reconcile.kinds import choose_kind
 from sliceform.controller.reconcile.ledger import Fleet
-from sliceform.controller.reconcile.observe import fold_node
 from sliceform.states.effects import Effect
 from sliceform.states.hosts import HostTrigger
 from sliceform.states.reasons import Reason

@@ -5,8 +5,8 @@ from __future__ import annotations
 from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.events import Explained
 from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.fold import fold
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.observe import fold
 from sliceform.states.slices import SliceState
 
 #: A slice that is pending for less than this needs no reason, and no two questions are closer, seconds.

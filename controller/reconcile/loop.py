@@ -28,6 +28,7 @@ from sliceform.controller.model.events import (
 )
 from sliceform.controller.reconcile.commit import ask_anew, commit, renew
 from sliceform.controller.reconcile.conduct import Conductor
+from sliceform.controller.reconcile.decide.fold import fold, fold_node
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.plan import pauses_growth, plan
 from sliceform.controller.reconcile.decide.step import Decision, Step
@@ -37,7 +38,6 @@ from sliceform.controller.reconcile.inquiry import Inquiry
 from sliceform.controller.reconcile.kinds import turns_over
 from sliceform.controller.reconcile.ledger import Fleet
 from sliceform.controller.reconcile.loop_time import FairTime
-from sliceform.controller.reconcile.observe import fold, fold_node
 from sliceform.controller.reconcile.place_status import FleetPlaces, places_now
 from sliceform.controller.reconcile.publish import StatusBoard
 from sliceform.controller.reconcile.status import FleetStatus

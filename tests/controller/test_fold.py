@@ -26,8 +26,8 @@ from sliceform.controller.model.events import (
     Reserved,
     SliceEvent,
 )
+from sliceform.controller.reconcile.decide.fold import fold, fold_node
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.observe import fold, fold_node
 from sliceform.states.reasons import Reason
 
 LIFE, KEY = "slice-1", "run-1/1"
