@@ -21,9 +21,9 @@ class Change(NamedTuple):
     tick: int
     #: When, in seconds since the epoch.
     at: float
-    #: What the record is: ``"slice"``, ``"host"`` or ``"run"``.
+    #: What it is about: ``"slice"``, ``"host"``, ``"run"``, or ``"fleet"`` as a whole.
     kind: str
-    #: The id of the slice, host or run.
+    #: The id of the slice, host or run; ``"fleet"``.
     key: str
     #: What moved it; None for a note.
     trigger: str | None
@@ -45,7 +45,7 @@ class Change(NamedTuple):
 
     @property
     def slice_id(self) -> str | None:
-        """The slice that it is about; None for a run."""
+        """The slice that it is about; None for a run or the fleet."""
         if self.kind == "host":
             return self.key.rpartition("/")[0]
         return self.key if self.kind == "slice" else None

@@ -35,7 +35,7 @@ class Selection(NamedTuple):
     reason: str | None = None
     #: The state that the record came to, or was in when a note was made.
     state: str | None = None
-    #: ``"slice"``, ``"host"`` or ``"run"``.
+    #: ``"slice"``, ``"host"``, ``"run"`` or ``"fleet"``.
     kind: str | None = None
     #: The id of a slice, with its hosts, or of a host or run.
     key: str | None = None
@@ -122,7 +122,7 @@ class HistoryQueries(ABC):
         Args:
             reason: a code of `Reason`.
             state: the state that the record came to, or was in when a note was made.
-            kind: ``"slice"``, ``"host"`` or ``"run"``.
+            kind: ``"slice"``, ``"host"``, ``"run"`` or ``"fleet"``.
             key: the id of a slice, with its hosts, or of a host or run.
             after: not before this time.
             before: before this time.

@@ -82,6 +82,13 @@ class Reason(StrEnum):
     HURRIED = "hurried", "A later command left the work on a draining slice less time."
     GROUPS_REMOVED = "groups_removed", "Its placement groups are observed removed."
 
+    # What a person ordered.
+    SCALE_ORDERED = "scale_ordered", "A person asked for other sizes."
+    DRAIN_ORDERED = "drain_ordered", "A person asked for the slice to be drained."
+    CLOSE_ORDERED = "close_ordered", "A person asked for the fleet to be closed."
+    AVOID_ORDERED = "avoid_ordered", "A person asked that nothing be reserved at a place."
+    ALLOW_ORDERED = "allow_ordered", "A person asked that a place be used again."
+
     # What the controller met on its way.
     EFFECT_FAILED = "effect_failed", "Something that was asked for failed."
     EFFECT_RETRIED = "effect_retried", "Something that failed is asked for again."

@@ -13,6 +13,7 @@ import structlog
 from sliceform.controller.api.runner import Runner
 from sliceform.controller.errors import FleetClosedError
 from sliceform.controller.model.clock import Clock
+from sliceform.controller.model.orders import Order
 from sliceform.controller.reconcile.loop import Reconciler
 from sliceform.controller.reconcile.status import FleetStatus
 from sliceform.controller.report.why import summarise_fleet
@@ -70,13 +71,13 @@ class Drive:
         """
         return self._clock.monotonic() if self.runner is None else time.monotonic()
 
-    def request(self, change: Callable[[], Any]) -> None:
-        """Have the loop do something at its next tick."""
-        self.loop.inbox.ask(change)
+    def order(self, order: Order) -> None:
+        """Have the loop take an order at its next tick."""
+        self.loop.inbox.order(order)
 
-    def leave(self, change: Callable[[], Any]) -> None:
-        """Have the loop do something at its next tick, but wake nobody: signal handlers may call this."""
-        self.loop.inbox.leave(change)
+    def leave(self, order: Order) -> None:
+        """Have the loop take an order at its next tick, but wake nobody: signal handlers may call this."""
+        self.loop.inbox.leave(order)
 
     def call(self, question: Callable[[], T]) -> T:
         """Return the loop's answer, asked on its own thread.

@@ -10,6 +10,7 @@ from sliceform.controller.cli.fleet import durations, lineage, runs, status
 from sliceform.controller.cli.machines import diagram, explain
 from sliceform.controller.cli.parts import Group
 from sliceform.controller.cli.pictures import serve, timeline
+from sliceform.controller.cli.replay import replay
 from sliceform.controller.cli.watch import watch
 from sliceform.controller.cli.why import check, why
 
@@ -27,6 +28,7 @@ _COMMANDS = (
     timeline,
     serve,
     check,
+    replay,
     diagram,
     explain,
 )

@@ -32,7 +32,7 @@ class _ReasonCode(click.ParamType):  # type: ignore[type-arg]  # generic only si
 @click.option("--run", "run_id", metavar="ID", help="Only this run.")
 @click.option("--reason", type=_ReasonCode(), metavar="CODE", help="Only changes for this reason.")
 @click.option("--state", type=OneOf([state.value for state in SliceState]), help="Only changes that led to this state.")
-@click.option("--kind", type=OneOf(["slice", "host", "run"]), help="Only changes of these records.")
+@click.option("--kind", type=OneOf(["slice", "host", "run", "fleet"]), help="Only changes of these records.")
 @click.option("--since", type=Moment(), help="Not before this time: ISO, time of today, epoch seconds, or 10m ago.")
 @click.option("--until", type=Moment(), help="Before this time.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")

@@ -23,6 +23,7 @@ _TOLD_BY = {
     "slice": "`sliceform story` or `sliceform lineage`",
     "host": "`sliceform story` or `sliceform durations`",
     "run": "`sliceform runs` or `sliceform story`",
+    "fleet": "`sliceform status` or `sliceform story`",
 }
 
 
@@ -53,7 +54,7 @@ def known(journal: Journal, key: str, *kinds: str) -> str:
     names = journal.names()
     owner = key.rpartition("/")[0] or key
     if owner in names and (owner == key or any(change.key == key for change in journal.story(owner))):
-        kind = "host" if "/" in key else "run" if journal.select(key=key, kind="run", limit=1) else "slice"
+        kind = "host" if "/" in key else journal.story(key)[0].kind
         if kinds and kind not in kinds:
             raise click.BadParameter(f"{key} is a {kind}: see {_TOLD_BY[kind]}")
         return key

@@ -12,8 +12,9 @@ from uuid import uuid4
 
 import structlog
 
-from sliceform.controller.api.controller import SliceController, Submitter
+from sliceform.controller.api.controller import SliceController
 from sliceform.controller.api.run import Run
+from sliceform.controller.api.work import Submitter
 from sliceform.controller.compat.calls import Call, join
 from sliceform.controller.compat.refs import Promise, Refs
 from sliceform.controller.compat.slice_work import SliceWork, gone

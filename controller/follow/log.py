@@ -31,6 +31,7 @@ _EVENTS: Mapping[tuple[str, bool], str] = {
     ("host", False): "host_changed",
     ("host", True): "host_noted",
     ("run", True): "run_noted",
+    ("fleet", True): "fleet_noted",
 }
 
 

@@ -1,12 +1,17 @@
-"""Check that calling a user's function does its work, and say its name. Pure."""
+"""Check that calling a user's function does its work, and say which one it is. Pure."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import inspect
+from types import CodeType
 from typing import Any
 
 from sliceform.controller.errors import ConfigurationError
+
+#: So much of a digest tells two functions apart.
+_DIGITS = 12
 
 
 def check_function(fn: Any) -> None:
@@ -27,7 +32,34 @@ def check_function(fn: Any) -> None:
 
 def name_of(fn: Any) -> str:
     """Return the name of a function, without what a partial or an object holds: that may be secret."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
+    fn = _inner(fn)
     name: str = getattr(fn, "__qualname__", None) or type(fn).__qualname__
     return name
+
+
+def digest_of(fn: Any) -> str:
+    """Return twelve hex digits that change with the text of a function; empty if Python shows neither it nor code."""
+    fn = _inner(fn)
+    call = getattr(type(fn), "__call__", None)  # noqa: B004 - the method
+    code = getattr(fn, "__code__", None) or getattr(call, "__code__", None)
+    if code is None:
+        return ""
+    try:
+        text = inspect.getsource(code)
+    except (OSError, TypeError):
+        text = repr(_plain(code))
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def _inner(fn: Any) -> Any:
+    """Return the function inside of partials, or of a Ray remote function, which shows it so."""
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    return getattr(getattr(fn, "remote", None), "__wrapped__", None) or fn
+
+
+def _plain(value: Any) -> Any:
+    """Return code without what differs from machine to machine: the file that it is from, and where in memory it is."""
+    if isinstance(value, CodeType):
+        return value.co_code, value.co_names, value.co_varnames, tuple(_plain(constant) for constant in value.co_consts)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else value

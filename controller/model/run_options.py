@@ -1,4 +1,4 @@
-"""The options of a run, checked before anything is submitted. Pure."""
+"""How one run is to be treated, checked before anything is submitted. Pure."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ class RunOptions:
     never_retry_on: frozenset[int | str] = frozenset()
     #: Ids of the very slices it is for; it waits for these alone, and nobody waits behind it. None = any.
     pinned: tuple[str, ...] | None = None
+
+    @property
+    def told(self) -> str:
+        """All of it for people; of environments the names alone, for the values may be secret."""
+        sizes = "the fleet's sizes" if self.sizes is None else f"{' or '.join(map(str, self.sizes))} slices"
+        budgets = f"max_preemptions {self.max_preemptions}; max_failures {self.max_failures}"
+        others = {name: getattr(self, name) for name in ("retry_on", "never_retry_on", "env", "runtime_env", "pinned")}
+        given = [f"{name} {', '.join(sorted(map(str, value)))}" for name, value in others.items() if value]
+        return "; ".join([sizes, budgets, *given])
 
 
 def run_options(

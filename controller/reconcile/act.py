@@ -7,11 +7,14 @@ they are for is seen. Nothing is known to be done because it was asked for.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import assert_never
 
-from sliceform.controller.model.effects import Request
+from sliceform.controller.model.effects import Assemble, Launch, Notify, Release, Request, Reserve, Stop
+from sliceform.controller.reconcile.decide.life import Life
 from sliceform.states.effects import Effect
+from sliceform.states.slices import SliceState
 
 #: First and longest delay before an effect that was neither seen done nor seen to fail is asked for again, seconds.
 RESUBMIT_S = 30.0
@@ -89,3 +92,35 @@ class Outbox:
                 item.due = now + delay * self._rng.uniform(1.0, 1.2)
             due = min(due, item.due)
         return due
+
+
+def achieved(lives: Mapping[str, Life], request: Request) -> bool:
+    """Whether what an effect is for has been seen."""
+    life = lives.get(request.life)
+    if life is None:
+        return True
+    state = life.record.state
+    match request:
+        case Reserve():
+            return state is not SliceState.PENDING
+        case Assemble():
+            return state is not SliceState.PLACED
+        case Launch():
+            return _over(life, request.attempt.key)
+        case Stop():
+            return _over(life, request.attempt_key)
+        case Notify():
+            key = request.attempt_key
+            return life.view.told == (key, request.deadline_epoch_s) or _over(life, key)
+        case Release():
+            return False  # then the life is gone
+        case _:
+            assert_never(request)
+
+
+def _over(life: Life, attempt: str | None) -> bool:
+    """Whether a slice works for this attempt no more."""
+    view = life.view
+    return life.record.run_id != attempt or all(
+        host.gone == attempt and (attempt, rank) in view.outcomes for rank, host in enumerate(view.hosts)
+    )

@@ -28,11 +28,11 @@ class Conductor:
         self._fleet = fleet
         self._rng = random.Random(seed)
 
-    def submit(self, run: RunRecord) -> None:
+    def submit(self, run: RunRecord, told: str) -> None:
         """Take a run in: it waits for slices from now on."""
         run.waiting_since = self._fleet.picture.now
         self._fleet.picture.runs.append(run)
-        self._fleet.note_run(run, Reason.RUN_SUBMITTED, "")
+        self._fleet.note_run(run, Reason.RUN_SUBMITTED, told)
 
     def cancel(self, run: RunRecord, grace_s: float) -> None:
         """Begin to cancel a run; its processes have `grace_s` seconds from now, asked again only ever less."""

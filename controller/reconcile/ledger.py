@@ -93,6 +93,20 @@ class Fleet:
             silence_held=silence_held,
         )
 
+    def note(self, reason: Reason, detail: str) -> None:
+        """Write something about the fleet as a whole into the history."""
+        self.history.append(
+            tick=self.tick,
+            at=self.picture.epoch,
+            kind="fleet",
+            key="fleet",
+            trigger=None,
+            source=None,
+            dest=None,
+            reason=reason.value,
+            detail=detail,
+        )
+
     def note_run(self, run: RunRecord, reason: Reason, detail: str, state: str | None = None) -> None:
         """Write something about a run into the history."""
         self.history.append(

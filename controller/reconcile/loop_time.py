@@ -6,24 +6,20 @@ could not be observed. A fleet is never destroyed for time in which nobody looke
 
 from __future__ import annotations
 
-from sliceform.controller.model.clock import Clock
 
-
-class FairTime:
+class LoopTime:
     """Counts seconds, but only those in which ticks ran on schedule with complete observations."""
 
-    def __init__(self, clock: Clock, *, max_gap_s: float) -> None:
+    def __init__(self, monotonic: float, *, max_gap_s: float) -> None:
         """Start at zero; of a longer gap between two ticks only `max_gap_s` seconds count."""
-        self._clock = clock
         self._max_gap_s = max_gap_s
-        self._last = clock.monotonic()
+        self._last = monotonic
         self.now = 0.0
 
-    def tick(self, *, blind: bool) -> float:
+    def tick(self, monotonic: float, *, blind: bool) -> float:
         """Count the time since the last tick, unless that was spent blind; return loop time."""
-        current = self._clock.monotonic()
-        gap = current - self._last
-        self._last = current
+        gap = monotonic - self._last
+        self._last = monotonic
         if not blind:
             self.now += min(gap, self._max_gap_s)
         return self.now

@@ -60,8 +60,9 @@ class Model {
   }
 
   file(change, moved) {
-    const key = this.text("key", change);
-    if (this.text("kind", change) === "run") {
+    const [key, kind] = [this.text("key", change), this.text("kind", change)];
+    if (kind === "fleet") return;
+    if (kind === "run") {
       this.run(key).changes.push(change);
       return;
     }

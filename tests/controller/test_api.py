@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sliceform.controller.api import controller as api
+from sliceform.controller.api import closing
 from sliceform.controller.api.controller import SliceController
 from sliceform.controller.errors import (
     ConfigurationError,
@@ -21,6 +21,8 @@ from sliceform.controller.errors import (
 )
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import TpuSlice
+from sliceform.controller.reconcile.decide.run import RunRecord
+from sliceform.controller.reconcile.obey import obey
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import replay
 
@@ -171,10 +173,8 @@ class TestPlan:
             world.until(lambda: world.fleet.status().effects_in_flight == 0)
             world.go(1.0)
             change()
-            events, requests = world.fleet._loop.inbox.take()
-            assert events == []
-            for request in requests:
-                request()
+            for order in world.fleet._loop.inbox.take(0.0, 0.0).orders:
+                obey(world.fleet._fleet, world.fleet._loop.conductor, order, RunRecord.of)
             seq, status = world.fleet.history.last_seq, world.fleet.status()
             steps = world.fleet.plan()
             assert steps
@@ -189,9 +189,8 @@ class TestPlan:
         world.go(2.0)
         world.sim.notice(world.place("slice-1"), 0)
         world.sim.poll()
-        events, _ = world.fleet._loop.inbox.take()
-        for event in events:
-            world.fleet._loop._take(event)
+        for event in world.fleet._loop.inbox.take(0.0, 0.0).events:
+            world.fleet._loop._observer._take(event)
         seq, steps = world.fleet.history.last_seq, world.fleet.plan()
         assert {str(step).split()[0] for step in steps} == {"preempt", "drain", "create"}
         assert world.row("slice-1").state == "ready"
@@ -273,7 +272,7 @@ class TestOnItsOwnThread:
 
     def test_waiting_ends_though_the_fleet_s_clock_stands_still(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nobody advances it, so that nothing becomes ready and nothing is given back."""
-        monkeypatch.setattr(api, "_RELEASE_S", 0.1)
+        monkeypatch.setattr(closing, "_RELEASE_S", 0.1)
         still = SimBackend(SHAPE, 2, clock=FakeClock())
         fleet = self.fleet(still, clock=still.clock).start()
         begun = time.monotonic()

@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from sliceform.controller import ConfigurationError, CpuSlice, FleetClosedError, SliceController
-from sliceform.controller.api import controller as api_module
+from sliceform.controller.api import closing as api_module
 from sliceform.controller.model.clock import SystemClock
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.testing import SimBackend

@@ -15,7 +15,7 @@ from sliceform.controller.follow.journal import open_journal
 from sliceform.controller.model.clock import SystemClock
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import TpuSlice
-from sliceform.controller.reconcile.loop import Reconciler
+from sliceform.controller.reconcile.observe import Observer
 from sliceform.controller.testing import SimBackend
 
 SHAPE = TpuSlice("v4-16")
@@ -216,18 +216,17 @@ def test_orders_outlive_a_tick_that_fails_before_them(started, threads, monkeypa
     fleet = started()
     fleet.wait_ready(timeout_s=SOON_S)
     failures = iter([RuntimeError("a bug of ours")])
-    take = Reconciler._take
+    take = Observer._take
 
-    def fail_once(loop: Reconciler, event: Any) -> None:
+    def fail_once(observer: Observer, event: Any) -> None:
         for failure in failures:
-            fleet._drive.request(ordered.set)
+            fleet.avoid("rack-z")
             raise failure
-        take(loop, event)
+        take(observer, event)
 
-    ordered = threading.Event()
-    monkeypatch.setattr(Reconciler, "_take", fail_once)
+    monkeypatch.setattr(Observer, "_take", fail_once)
     plan = threads.submit(fleet.plan)
-    assert ordered.wait(SOON_S)
+    fleet._drive.wait(lambda status: "rack-z" in status.avoided, SOON_S)
     assert plan.result(SOON_S) == ()
     assert took(lambda: fleet.close(0.0)) < SOON_S
 

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import ActorDiedError, TaskCancelledError
 
 from sliceform.controller import ClusterError, ConfigurationError, FleetClosedError, Settings, TpuSlice
-from sliceform.controller.api.controller import Submitter
+from sliceform.controller.api.work import Submitter
 from sliceform.controller.compat import (
     InsufficientSlicesError,
     SliceInfo,

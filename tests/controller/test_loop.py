@@ -21,7 +21,6 @@ from sliceform.controller.model.events import (
     Reserved,
 )
 from sliceform.controller.model.shapes import GpuSlice
-from sliceform.controller.reconcile.loop_time import FairTime
 from sliceform.states import replay
 from sliceform.states.effects import Effect
 from sliceform.states.reasons import Reason
@@ -265,7 +264,6 @@ class TestNobodyLooked:
 
     def test_loop_time_is_fair(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1).ready()
-        assert isinstance(world.fleet._loop._time, FairTime)
         before = world.picture.now
         world.step(3600.0)
         assert world.picture.now - before <= 2.0

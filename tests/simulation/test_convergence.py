@@ -7,6 +7,8 @@ that die, freeze and get notice, answers that come late, twice or never, and a n
 import os
 import uuid
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import hypothesis.strategies as st
@@ -24,6 +26,7 @@ from sliceform.controller.api.controller import SliceController
 from sliceform.controller.api.run import Run
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import GpuSlice, SliceShape, TpuSlice
+from sliceform.controller.report.replay import replay_record
 from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend
 from sliceform.states import Change, Reason, check_records, replay
 
@@ -87,6 +90,7 @@ class FleetMachine(RuleBasedStateMachine):
     """One fleet, one cluster, and everything that can happen to them."""
 
     shape: SliceShape = TpuSlice("v4-16")
+    record: Path | None = None
 
     @initialize(seed=st.integers(0, 1_000_000), wanted=sizes, spares=st.integers(0, 1), places=st.integers(1, 4))
     def begin(self, seed: int, wanted: Any, spares: int, places: int) -> None:
@@ -100,6 +104,7 @@ class FleetMachine(RuleBasedStateMachine):
             settings=SETTINGS,
             backend=self.faulty,
             clock=self.clock,
+            record=self.record,
         )
         self.runs: list[Run] = []
         self.sound = False
@@ -358,6 +363,22 @@ class GpuFleetMachine(FleetMachine):
     shape = GpuSlice(2, 4)
 
 
+class RecordedFleetMachine(FleetMachine):
+    """The same with a record, which is replayed in the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = TemporaryDirectory()
+        self.record = Path(self.folder.name) / "fleet.record"
+
+    def teardown(self) -> None:
+        with self.folder:
+            super().teardown()
+            (replayed,) = replay_record(self.record)
+            assert replayed.difference is None, str(replayed.difference)
+            assert replayed.ticks == self.fleet._fleet.tick
+
+
 @pytest.fixture(autouse=True)
 def the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A controller draws its jitter from its own random name."""
@@ -366,10 +387,18 @@ def the_same_every_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("machine", [FleetMachine, GpuFleetMachine])
 def test_a_fleet_converges_whatever_happened(machine: Callable[[], FleetMachine]) -> None:
+    throw_everything_at(machine, EXAMPLES)
+
+
+def test_a_record_of_whatever_happened_is_replayed_to_the_same_decisions() -> None:
+    throw_everything_at(RecordedFleetMachine, SEARCH or 40)
+
+
+def throw_everything_at(machine: Callable[[], FleetMachine], examples: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=examples,
             stateful_step_count=50,
             deadline=None,
             derandomize=not SEARCH,

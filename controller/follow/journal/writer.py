@@ -219,7 +219,7 @@ class JournalWriter:
             rows.append((*change, owner))
             part = stories.get(owner)
             if part is None:
-                part = stories[owner] = _Part("run" if change.kind == "run" else "slice")
+                part = stories[owner] = _Part("slice" if change.slice_id else change.kind)
             part.take(change)
         connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         for attempt in attempts:

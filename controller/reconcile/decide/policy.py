@@ -41,6 +41,8 @@ class AvoidCause(StrEnum):
 
     LOST = "lost"
     QUARANTINED = "quarantined"
+    #: A person said so.
+    ORDERED = "ordered"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,18 @@ class Places:
         self._avoid(place, Avoided(AvoidCause.QUARANTINED, until, frozenset({node}), detail, now, trial_s))
         return True
 
+    def avoid(self, place: str, until: float | None, detail: str) -> None:
+        """Keep away from a place because a person said so; `until` is loop time, None = until it is allowed."""
+        self.avoided[place] = Avoided(AvoidCause.ORDERED, float("inf") if until is None else until, frozenset(), detail)
+        self._change()
+
+    def allow(self, place: str) -> None:
+        """Use a place again, and forget what failed there."""
+        avoided = self.avoided.pop(place, None)
+        for node in (place, *(avoided.nodes if avoided else ())):
+            self.strikes.pop(node, None)
+        self._change()
+
     def worked(self, node: str) -> None:
         """Forget failures of a node that work has gone through on."""
         self.strikes.pop(node, None)
@@ -127,9 +141,13 @@ class Places:
     def _over(avoided: Avoided, now: float, nodes: Mapping[str, Node] | None, waiting_since: float | None) -> bool:
         if now >= min(avoided.until, avoided.trial_at(waiting_since)):
             return True
+        if avoided.cause is AvoidCause.ORDERED:
+            return False
         return nodes is not None and not any(_alive(nodes, node) for node in avoided.nodes)
 
     def _avoid(self, place: str, avoided: Avoided) -> None:
+        if place in self.avoided and self.avoided[place].cause is AvoidCause.ORDERED:
+            return
         self.avoided[place] = avoided
         self._change()
 

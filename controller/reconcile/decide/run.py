@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from sliceform.controller.model.effects import AttemptSpec
 from sliceform.controller.model.events import Outcome, OutcomeKind
+from sliceform.controller.model.orders import Submit
 from sliceform.controller.model.run_options import RunOptions
 
 #: So many attempts of a run are kept: its first and the newest.
@@ -192,6 +193,11 @@ class RunRecord:
     cancel_by: float | None = None
     ended: Ended | None = None
     detail: str = ""
+
+    @classmethod
+    def of(cls, order: Submit, on_end: Callable[[RunRecord], None] = lambda _: None) -> RunRecord:
+        """Return the record of a run that was submitted, before it is taken in."""
+        return cls(order.run_id, order.work, order.options, order.submitted_epoch_s, 0.0, on_end)
 
     @property
     def forgotten(self) -> int:
