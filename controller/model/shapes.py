@@ -10,7 +10,7 @@ import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Never, Self, SupportsIndex
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self, SupportsIndex, TypedDict, Unpack
 
 from pydantic import (
     AfterValidator,
@@ -56,6 +56,26 @@ def _checked(selector: dict[str, str]) -> dict[str, str]:
 _Amount = StrictInt | StrictFloat
 _Resources = Annotated[dict[str, _Amount], AfterValidator(FrozenDict)]
 _Labels = Annotated[dict[str, str], AfterValidator(_checked), AfterValidator(FrozenDict)]
+
+
+class _Options(TypedDict, total=False):
+    """What the shapes take by name."""
+
+    memory_per_host: int | None
+    resources_per_host: Mapping[str, float] | None
+
+
+class _TpuOptions(_Options, total=False):
+    cpus_per_host: float
+
+
+class _GpuOptions(_TpuOptions, total=False):
+    label_selector: Mapping[str, str] | None
+
+
+class _CpuOptions(_Options, total=False):
+    spread: bool
+    label_selector: Mapping[str, str] | None
 
 
 class SliceShape(BaseModel, ABC):
@@ -137,24 +157,9 @@ class TpuSlice(SliceShape):
 
     pod_type: str = Field(description="for example v4-16")
 
-    def __init__(
-        self,
-        pod_type: str,
-        *,
-        cpus_per_host: float = 1,
-        memory_per_host: int | None = None,
-        resources_per_host: Mapping[str, float] | None = None,
-        **unknown: Never,
-    ) -> None:
+    def __init__(self, pod_type: str, **options: Unpack[_TpuOptions]) -> None:
         """Take the pod type by position; everything else by name."""
-        BaseModel.__init__(  # not super(): its synthesised signature knows no fields of this class
-            self,
-            pod_type=pod_type,
-            cpus_per_host=cpus_per_host,
-            memory_per_host=memory_per_host,
-            resources_per_host=resources_per_host,
-            **unknown,
-        )
+        BaseModel.__init__(self, pod_type=pod_type, **options)
 
     @field_validator("pod_type")
     @classmethod
@@ -206,28 +211,9 @@ class GpuSlice(SliceShape):
     gpus_per_host: StrictInt = Field(default=1, gt=0, description="GPUs reserved on every host")
     label_selector: _Labels | None = Field(default=None, description="Ray label selector that every host must match")
 
-    def __init__(
-        self,
-        hosts: int,
-        gpus_per_host: int = 1,
-        *,
-        cpus_per_host: float = 1,
-        memory_per_host: int | None = None,
-        resources_per_host: Mapping[str, float] | None = None,
-        label_selector: Mapping[str, str] | None = None,
-        **unknown: Never,
-    ) -> None:
+    def __init__(self, hosts: int, gpus_per_host: int = 1, **options: Unpack[_GpuOptions]) -> None:
         """Take hosts and GPUs per host by position; everything else by name."""
-        BaseModel.__init__(  # not super(): its synthesised signature knows no fields of this class
-            self,
-            hosts=hosts,
-            gpus_per_host=gpus_per_host,
-            cpus_per_host=cpus_per_host,
-            memory_per_host=memory_per_host,
-            resources_per_host=resources_per_host,
-            label_selector=label_selector,
-            **unknown,
-        )
+        BaseModel.__init__(self, hosts=hosts, gpus_per_host=gpus_per_host, **options)
 
     @property
     def devices_per_host(self) -> Devices:
@@ -254,28 +240,9 @@ class CpuSlice(SliceShape):
     spread: bool = Field(default=False, strict=True, description="whether every host must be a node of its own")
     label_selector: _Labels | None = Field(default=None, description="Ray label selector that every host must match")
 
-    def __init__(
-        self,
-        hosts: int = 1,
-        cpus_per_host: float = 1,
-        *,
-        spread: bool = False,
-        memory_per_host: int | None = None,
-        resources_per_host: Mapping[str, float] | None = None,
-        label_selector: Mapping[str, str] | None = None,
-        **unknown: Never,
-    ) -> None:
+    def __init__(self, hosts: int = 1, cpus_per_host: float = 1, **options: Unpack[_CpuOptions]) -> None:
         """Take hosts and CPUs per host by position; everything else by name."""
-        BaseModel.__init__(  # not super(): its synthesised signature knows no fields of this class
-            self,
-            hosts=hosts,
-            cpus_per_host=cpus_per_host,
-            spread=spread,
-            memory_per_host=memory_per_host,
-            resources_per_host=resources_per_host,
-            label_selector=label_selector,
-            **unknown,
-        )
+        BaseModel.__init__(self, hosts=hosts, cpus_per_host=cpus_per_host, **options)
 
     @property
     def devices_per_host(self) -> Devices:
