@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from operator import methodcaller
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Concatenate, NamedTuple, ParamSpec, TypeVar
 
 import structlog
 
@@ -13,14 +15,9 @@ from sliceform.controller.follow.journal.reader import Journal, open_journal
 from sliceform.states import (
     AttemptLog,
     AttemptRecord,
-    Change,
-    Durations,
     ForgottenError,
     History,
     HistoryQueries,
-    Link,
-    LostSlice,
-    RunStory,
     Selection,
     Story,
 )
@@ -29,9 +26,23 @@ from sliceform.states.queries import Attempts
 log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
+P = ParamSpec("P")
 
 #: An attempt makes at least so many changes: as many attempts are kept as belong to the changes.
 _CHANGES_PER_ATTEMPT = 6
+
+
+def _asked(
+    question: Callable[Concatenate[HistoryQueries, P], Answer],
+) -> Callable[Concatenate[JournalHistory, P], Answer]:
+    """Put a question to all that memory and file know at one moment."""
+
+    @wraps(question)
+    def ask(self: JournalHistory, /, *args: P.args, **named: P.kwargs) -> Answer:
+        put: Callable[[HistoryQueries], Answer] = methodcaller(question.__name__, *args, **named)
+        return self._ask(put)
+
+    return ask
 
 
 class JournalHistory(History):
@@ -60,45 +71,17 @@ class JournalHistory(History):
             with open_journal(self._path) as journal:
                 return journal.at(time)
 
-    def story(self, *keys: str) -> Story:
-        """Tell what happened to these records; a slice's story includes that of its hosts."""
-        return self._ask(lambda history: history.story(*keys))
-
-    def notes(self, *keys: str) -> Story:
-        """Give what happened to these records, or to all, without moving them."""
-        return self._ask(lambda history: history.notes(*keys))
-
-    def lineage(self, slice_id: str) -> tuple[Link, ...]:
-        """Give the line of slices that this one belongs to, oldest first: whom it replaced, and who replaced it."""
-        return self._ask(lambda history: history.lineage(slice_id))
-
-    def lines(self) -> tuple[tuple[Link, ...], ...]:
-        """Give every line of slices, in the order in which they began; see `lineage`."""
-        return self._ask(lambda history: history.lines())
-
-    def losses(self) -> tuple[LostSlice, ...]:
-        """Tell of every slice that was preempted, in order: what took it, and what replaced it."""
-        return self._ask(lambda history: history.losses())
-
-    def loss(self, change: Change) -> LostSlice:
-        """Tell of the slice that this `preempt` change is about."""
-        return self._ask(lambda history: history.loss(change))
-
-    def runs(self, run: str | None = None) -> tuple[RunStory, ...]:
-        """Tell of this run, or of all in the order in which they were submitted, with attempts and pauses."""
-        return self._ask(lambda history: history.runs(run))
-
-    def durations(self, key: str | None = None, *, until: float | None = None) -> Durations:
-        """Measure the time that this record (a slice with its hosts), or all, spent in each state."""
-        return self._ask(lambda history: history.durations(key, until=until))
-
-    def violations(self) -> tuple[str, ...]:
-        """Replay everything through the tables, and name each change that does not fit."""
-        return self._ask(lambda history: history.violations())
-
-    def as_dicts(self) -> list[dict[str, Any]]:
-        """Give every change as a dictionary, ready for JSON."""
-        return self._ask(lambda history: history.as_dicts())
+    # Asked of memory and file as one; the words are those of `HistoryQueries`.
+    story = _asked(HistoryQueries.story)
+    notes = _asked(HistoryQueries.notes)
+    lineage = _asked(HistoryQueries.lineage)
+    lines = _asked(HistoryQueries.lines)
+    losses = _asked(HistoryQueries.losses)
+    loss = _asked(HistoryQueries.loss)
+    runs = _asked(HistoryQueries.runs)
+    durations = _asked(HistoryQueries.durations)
+    violations = _asked(HistoryQueries.violations)
+    as_dicts = _asked(HistoryQueries.as_dicts)
 
     def _select(self, selection: Selection, limit: int | None) -> Story:
         return self._ask(lambda history: history.select(**selection._asdict(), limit=limit))
