@@ -42,6 +42,11 @@ class Stat(NamedTuple):
     #: It has begun to end: it may have closed what it had open, and still be seen for a while.
     exiting: bool
 
+    @property
+    def dead(self) -> bool:
+        """Whether nothing of it is left but its number."""
+        return self.state in _DEAD
+
 
 def stat(pid: int) -> Stat | None:
     """Return what the kernel says of a process; None if there is none."""
@@ -65,7 +70,7 @@ def healthy(pid: int) -> bool:
     if not has_proc():
         return True
     found = stat(pid)
-    return found is not None and found.state not in _DEAD | _STOPPED
+    return found is not None and not found.dead and found.state not in _STOPPED
 
 
 def is_alive(pid: int, born: int | None) -> bool:
@@ -73,7 +78,7 @@ def is_alive(pid: int, born: int | None) -> bool:
     if born is None or not has_proc():
         return True
     found = stat(pid)
-    return found is not None and found.born == born and found.state not in _DEAD and not found.exiting
+    return found is not None and found.born == born and not found.dead and not found.exiting
 
 
 def ancestor(name: bytes) -> int | None:
@@ -90,14 +95,20 @@ def ancestor(name: bytes) -> int | None:
     return None
 
 
+def living() -> dict[int, Stat]:
+    """Return the processes of this machine."""
+    return {pid: row for pid in _ids() if (row := stat(pid)) is not None and not row.dead}
+
+
 def members(mark: str, leader: int | None, born: int | None, run_file: Path) -> dict[int, Stat]:
     """Return the living processes of an attempt; never this process, nor one that it descends from.
 
     `leader` is the id of the user's process, which may be gone, and `born` its start time.
     """
-    known = {pid: row for pid in _ids() if (row := stat(pid)) is not None and row.state not in _DEAD}
+    known = living()
     spared = set(_line(os.getpid(), known))
-    found = {pid for pid in known if _carries(pid, mark)}
+    carried = f"{MARK}={mark}\0".encode()
+    found = {pid for pid in known if carried in environ(pid)}
     if leader is not None and (leader not in known or known[leader].born == born):
         # As long as a session or a group has a member, the kernel gives its number to no new process.
         found |= {pid for pid, row in known.items() if leader in {pid, row.session, row.group}}
@@ -110,18 +121,22 @@ def members(mark: str, leader: int | None, born: int | None, run_file: Path) -> 
 
 def others() -> dict[int, Stat]:
     """Return the living processes of this host but this one and those that it descends from."""
-    known = {pid: row for pid in _ids() if (row := stat(pid)) is not None and row.state not in _DEAD}
+    known = living()
     spared = set(_line(os.getpid(), known))
     return {pid: row for pid, row in known.items() if pid not in spared}
 
 
+def environ(pid: int) -> bytes:
+    """Return what a process was started with, as the kernel keeps it; nothing where it is not ours to read."""
+    try:
+        return (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return b""
+
+
 def environment(pid: int) -> dict[str, str]:
     """Return the variables that a process was started with; none where they are not ours to read."""
-    try:
-        entries = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
-    except OSError:
-        return {}
-    pairs = (entry.partition(b"=") for entry in entries)
+    pairs = (entry.partition(b"=") for entry in environ(pid).split(b"\0"))
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
@@ -168,14 +183,6 @@ def _line(pid: int, known: dict[int, Stat]) -> Iterator[int]:
     while pid in known:
         yield pid
         pid = known[pid].parent
-
-
-def _carries(pid: int, mark: str) -> bool:
-    try:
-        environment = (_PROC / str(pid) / "environ").read_bytes()
-    except OSError:
-        return False
-    return f"{MARK}={mark}\0".encode() in environment
 
 
 def _holders(path: Path, known: dict[int, Stat]) -> Iterator[int]:

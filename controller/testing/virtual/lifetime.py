@@ -32,9 +32,9 @@ def short_directory() -> Path:
 def start_warden(cluster_id: str, directory: Path) -> subprocess.Popen[bytes]:
     """Start the process that clears up when the owner, which holds its standard input, is gone."""
     return subprocess.Popen(
-        [sys.executable, "-I", "-S", str(processes.__file__), f"{cluster_id}/", str(directory)],
+        [sys.executable, "-P", "-m", processes.__name__, f"{cluster_id}/", str(directory)],
         stdin=subprocess.PIPE,
-        env={},
+        env={"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         start_new_session=True,
     )
 

@@ -1,10 +1,10 @@
-"""Find, freeze and kill the processes of virtual hosts; run as a script, the warden of a cluster.
+"""Find, freeze and kill the processes of virtual hosts; run as a module, the warden of a cluster.
 
 A process belongs to a virtual host if it carries the host's mark in its environment, lives in the
 session of a process that does, or descends from one. The mark survives `setsid`; session and descent
 catch what has lost the mark (Ray's workers overwrite their environment block with their title).
 
-Linux only (`/proc`). Standard library only, no import of sliceform: the warden runs this file by path.
+Linux only (`/proc`).
 """
 
 import os
@@ -13,8 +13,8 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Collection
-from pathlib import Path
-from typing import NamedTuple
+
+from sliceform.controller.on_host.proc import environ, living, stat
 
 #: Environment variable that marks every process of a virtual host: `<cluster>/<host>`.
 MARK = "SLICEFORM_VIRTUAL_HOST"
@@ -22,16 +22,10 @@ MARK = "SLICEFORM_VIRTUAL_HOST"
 _POLL_S = 0.01
 
 
-class _Stat(NamedTuple):
-    state: str
-    parent: int
-    session: int
-
-
 def state_of(pid: int) -> str | None:
     """The state letter of a process (`R`, `S`, `T` for stopped...), or None if it is dead or a zombie."""
-    stat = _stat(pid)
-    return None if stat is None else stat.state
+    found = stat(pid)
+    return None if found is None or found.dead else found.state
 
 
 def members(mark: str, *, session: int | None = None) -> set[int]:
@@ -40,16 +34,16 @@ def members(mark: str, *, session: int | None = None) -> set[int]:
     `session` is the session of the host where it is known: it must be one whose leader nobody has
     reaped yet, so that its number cannot have been given to a stranger.
     """
-    stats = {pid: stat for pid in _pids() if (stat := _stat(pid)) is not None}
-    marked = {pid for pid in stats if _is_marked(pid, mark)}
-    sessions = {stats[pid].session for pid in marked}
+    rows = living()
+    marked = {pid for pid in rows if _is_marked(pid, mark)}
+    sessions = {rows[pid].session for pid in marked}
     if session is not None:
         sessions.add(session)
     children: dict[int, list[int]] = {}
-    for pid, stat in stats.items():
-        children.setdefault(stat.parent, []).append(pid)
+    for pid, row in rows.items():
+        children.setdefault(row.parent, []).append(pid)
     found: set[int] = set()
-    todo = [pid for pid, stat in stats.items() if pid in marked or stat.session in sessions]
+    todo = [pid for pid, row in rows.items() if pid in marked or row.session in sessions]
     while todo:
         pid = todo.pop()
         if pid not in found:
@@ -107,27 +101,10 @@ def kill(select: Callable[[], set[int]], *, timeout_s: float = 20.0) -> None:
         pids = {pid for pid in pids if state_of(pid) is not None} | select()
 
 
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-
-
-def _stat(pid: int) -> _Stat | None:
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-    except OSError:
-        return None
-    # The command stands in parentheses and may hold spaces and parentheses itself.
-    state, parent, _group, session = text.rpartition(")")[2].split()[:4]
-    return None if state in "ZX" else _Stat(state, int(parent), int(session))
-
-
 def _is_marked(pid: int, mark: str) -> bool:
-    try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return False
     start = f"{MARK}={mark}".encode()
-    return any(entry == start or (mark.endswith("/") and entry.startswith(start)) for entry in environ.split(b"\0"))
+    entries = environ(pid).split(b"\0")
+    return any(entry == start or (mark.endswith("/") and entry.startswith(start)) for entry in entries)
 
 
 def _warden(mark: str, directory: str) -> None:
