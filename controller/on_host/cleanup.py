@@ -20,7 +20,7 @@ log = logging.getLogger("sliceform.on_host")
 LOOK_S = 0.01
 LOOK_MAX_S = 0.2
 #: How long killed processes may take to be gone, seconds; one that waits for a device in the kernel cannot die before.
-_KILLED_S = 30.0
+KILLED_S = 30.0
 #: Folders without an agent's file are removed after so long, seconds.
 _STALE_S = 86_400.0
 
@@ -38,18 +38,18 @@ async def ended(channel: Channel, within_s: float) -> bool:
     return True
 
 
-async def kill(channel: Channel, *, own: bool = True) -> int:
+async def kill(channel: Channel, *, own: bool = True, within_s: float = KILLED_S) -> int:
     """Kill every process of an attempt until none is left; return how many there were.
 
     They are stopped before they are killed: a stopped process cannot start another one between look and kill. `own` as
     for `left`.
 
     Raises:
-        TimeoutError: killed processes are still there after half a minute.
+        TimeoutError: killed processes are still there after `within_s` seconds.
 
     """
     stopped: set[tuple[int, int]] = set()
-    end = time.monotonic() + _KILLED_S
+    end = time.monotonic() + within_s
     leader = channel.leader() if own or channel.held() else None
     if leader is not None and leader.born is not None and leader.pid != os.getpid():
         processes.send(leader.pid, leader.born, signal.SIGSTOP)  # at once: to find the others takes a while
@@ -57,7 +57,7 @@ async def kill(channel: Channel, *, own: bool = True) -> int:
         if time.monotonic() > end:
             rows = ", ".join(f"{pid} (state {row.state})" for pid, row in sorted(found.items()))
             raise TimeoutError(
-                f"{channel.mark}: still there {_KILLED_S:g} s after SIGKILL: {rows or 'unseen processes'}"
+                f"{channel.mark}: still there {within_s:g} s after SIGKILL: {rows or 'unseen processes'}"
             )
         keys = {(pid, row.born) for pid, row in found.items()}
         if fresh := keys - stopped:

@@ -29,9 +29,6 @@ DEVICES = ("/dev/vfio/*", "/dev/accel*")
 #: libtpu takes a POSIX lock on it for the life of its process, and gives up if it cannot open it, for example since it
 #: is another user's (tensorflow/core/tpu/tpu_initializer_helper.cc, whose code libtpu has).
 LOCKFILE = Path("/tmp/libtpu_lockfile")  # noqa: S108 - libtpu's own name
-#: How long killed holders may take to let go, and `sudo` to answer, seconds.
-_KILLED_S = 10.0
-_SUDO_S = 5.0
 _COMMAND = 200
 
 
@@ -52,6 +49,8 @@ async def clean(
     kill_others: bool = False,
     devices: Sequence[str] = DEVICES,
     lockfile: Path = LOCKFILE,
+    killed_s: float = 10.0,
+    sudo_s: float = 5.0,
 ) -> None:
     """Clean this host, if it has a TPU; what cannot be done is logged, since the attempt may not mind.
 
@@ -61,14 +60,16 @@ async def clean(
         kill_others: Whether to end holders of anybody else's, too, but never a run that an agent looks after.
         devices: Patterns of their paths.
         lockfile: libtpu's.
+        killed_s: How long killed holders may take to let go, seconds.
+        sudo_s: How long `sudo` may take to answer, seconds.
 
     """
     if not tpu and not _has_chips():
         return
     try:
         if holders:
-            await _free(devices, kill_others=kill_others)
-        await asyncio.to_thread(_remove, lockfile)
+            await _free(devices, kill_others=kill_others, within_s=killed_s)
+        await asyncio.to_thread(_remove, lockfile, sudo_s)
     except (OSError, TimeoutError, subprocess.SubprocessError) as error:
         log.warning("this host could not be cleaned: %r", error)
 
@@ -88,9 +89,9 @@ def find(devices: Sequence[str] = DEVICES) -> list[Holder]:
     return found
 
 
-async def _free(devices: Sequence[str], *, kill_others: bool) -> None:
+async def _free(devices: Sequence[str], *, kill_others: bool, within_s: float) -> None:
     reported: set[int] = set()
-    end = time.monotonic() + _KILLED_S
+    end = time.monotonic() + within_s
     while found := await asyncio.to_thread(find, devices):
         condemned = [holder for holder in found if _left_over(holder) or (kill_others and not _looked_after(holder))]
         for holder in found:
@@ -102,7 +103,7 @@ async def _free(devices: Sequence[str], *, kill_others: bool) -> None:
             return
         if time.monotonic() > end:
             pids = ", ".join(str(holder.pid) for holder in condemned)
-            raise TimeoutError(f"processes {pids} still hold devices {_KILLED_S:g} s after SIGKILL")
+            raise TimeoutError(f"processes {pids} still hold devices {within_s:g} s after SIGKILL")
         for holder in condemned:
             processes.send(holder.pid, holder.born, signal.SIGKILL)
             if holder.mark is not None:
@@ -153,7 +154,7 @@ def _command(pid: int) -> str:
     return " ".join(word.decode(errors="replace") for word in words if word)[:_COMMAND]
 
 
-def _remove(lockfile: Path) -> None:
+def _remove(lockfile: Path, sudo_s: float) -> None:
     """Remove libtpu's lock file if nobody holds it; where only root may, ask `sudo`, which must not ask back."""
     try:
         handle = os.open(lockfile, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -169,16 +170,16 @@ def _remove(lockfile: Path) -> None:
     except BlockingIOError:
         log.warning("%s is held: something on this host uses the TPU", lockfile)
     except PermissionError:
-        _remove_as_root(lockfile)
+        _remove_as_root(lockfile, sudo_s)
     finally:
         os.close(handle)
 
 
-def _remove_as_root(lockfile: Path) -> None:
+def _remove_as_root(lockfile: Path, sudo_s: float) -> None:
     command = ["sudo", "-n", "rm", "-f", str(lockfile)]
     try:
         done = subprocess.run(  # noqa: S603 - our own arguments
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_SUDO_S, check=False
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=sudo_s, check=False
         )
     except FileNotFoundError:
         log.warning("%s belongs to another user, and there is no sudo: if libtpu fails, remove it", lockfile)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sliceform.controller.on_host.notice_board import Standing
 
@@ -36,17 +36,33 @@ PREEMPTED_S = 30.0
 _KEYS = {PREEMPTED: "instance/preempted", MAINTENANCE: "instance/maintenance-event"}
 _PRODUCT = Path("/sys/class/dmi/id/product_name")
 _FLAVOR = {"Metadata-Flavor": "Google"}
-#: How long to wait for a connection, and how long the server is asked to hold a call open, seconds.
-_CONNECT_S = 1.0
-_HOLD_S = 60
-#: How much later than asked for its answer may come, seconds.
-_MARGIN_S = 5.0
 #: So many answers in a row may come sooner than this, seconds: the first value, and a change of it.
 _HURRIED = 2
 _SOON_S = 1.0
 _PAUSE_MAX_S = 60.0
 #: No value, and no tag, of the server's is longer, characters.
 _LONGEST = 128
+
+
+def pause_s(times: int) -> float:
+    """Return how long to wait after so many failures in a row, seconds."""
+    return min(_PAUSE_MAX_S, 2.0 ** min(times - 1, 10)) * random.uniform(0.5, 1.0)
+
+
+class Patience(NamedTuple):
+    """How long a source is waited for, seconds."""
+
+    #: For a connection to the metadata server.
+    connect_s: float = 1.0
+    #: It is asked to hold a call open for so long.
+    hold_s: float = 60.0
+    #: Its answer may come so much later.
+    margin_s: float = 5.0
+    #: By the number of failures in a row.
+    pause_s: Callable[[int], float] = pause_s
+
+
+_PATIENCE = Patience()
 
 
 class Watch:
@@ -59,6 +75,8 @@ class Watch:
         metadata: bool,
         source: tuple[bytes, tuple[Any, ...]] | None = None,
         every_s: float = 5.0,
+        patience: Patience = _PATIENCE,
+        product: Path = _PRODUCT,
     ) -> None:
         """Begin to watch.
 
@@ -67,9 +85,13 @@ class Watch:
             metadata: Whether to ask the metadata server.
             source: The user's function, as a parcel; it returns None or False, True, or a deadline in epoch seconds.
             every_s: How often to call it, seconds.
+            patience: How long to wait for what does not answer.
+            product: Where the machine's firmware says whose it is.
 
         """
         self._standing = standing
+        self._patience = patience
+        self._product = product
         self._stopping = threading.Event()
         if metadata:
             self._start("metadata", self._watch_metadata)
@@ -88,7 +110,9 @@ class Watch:
     def _watch_metadata(self) -> None:
         named = os.environ.get("GCE_METADATA_HOST") or os.environ.get("GCE_METADATA_ROOT")
         server = named or "metadata.google.internal"
-        if named is None and not _on_google() and not _is_googles(os.environ.get("GCE_METADATA_IP", "169.254.169.254")):
+        address = os.environ.get("GCE_METADATA_IP", "169.254.169.254")
+        ours = named is not None or on_google(self._product) or _is_googles(address, self._patience.connect_s)
+        if not ours:
             log.info("no GCE metadata server, so no notices from one")
             return
         self._start("maintenance", lambda: self._watch_key(server, MAINTENANCE))
@@ -98,14 +122,16 @@ class Watch:
         """Read a key, then again whenever it changes; a server that fails or hurries is asked ever more seldom."""
         import requests
 
-        trouble = _Trouble(f"{_KEYS[source]} of the metadata server {server}")
+        trouble = _Trouble(f"{_KEYS[source]} of the metadata server {server}", self._patience)
         hurried, etag = 0, None
         with requests.Session() as session:
             session.trust_env = False  # no proxy stands between a host and its own metadata
             while not self._stopping.is_set():
                 began = time.monotonic()
                 try:
-                    value, etag = _read(session, f"http://{server}/computeMetadata/v1/{_KEYS[source]}", etag)
+                    value, etag = _read(
+                        session, f"http://{server}/computeMetadata/v1/{_KEYS[source]}", etag, self._patience
+                    )
                     self._take(source, value)
                 except Exception as error:  # noqa: BLE001 - whatever a server makes the library raise
                     etag = None
@@ -114,7 +140,7 @@ class Watch:
                 trouble.over()
                 hurried = hurried + 1 if time.monotonic() - began < _SOON_S else 0
                 if hurried > _HURRIED:
-                    self._stopping.wait(_pause_s(hurried - _HURRIED))
+                    self._stopping.wait(self._patience.pause_s(hurried - _HURRIED))
 
     def _take(self, source: str, value: str) -> None:
         """Take in what a key says.
@@ -150,7 +176,7 @@ class Watch:
         except BaseException as error:  # noqa: BLE001 - whatever the user's modules raise when imported
             log.error("notice_source cannot be unpickled on this host, so it gives no notices: %r", error)  # noqa: TRY400
             return
-        trouble = _Trouble("notice_source")
+        trouble = _Trouble("notice_source", self._patience)
         while not self._stopping.is_set():
             try:
                 self._heed(source())
@@ -174,8 +200,9 @@ class Watch:
 class _Trouble:
     """What goes wrong again and again: how long to wait before the next try, and when to say so."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, patience: Patience) -> None:
         self._what = what
+        self._patience = patience
         self._times = 0
 
     def again(self, error: BaseException) -> float:
@@ -185,28 +212,24 @@ class _Trouble:
             log.warning(
                 "cannot tell whether this host is under notice (try %d): %s: %r", self._times, self._what, error
             )
-        return _pause_s(self._times)
+        return self._patience.pause_s(self._times)
 
     def over(self) -> None:
         """Start anew."""
         self._times = 0
 
 
-def _pause_s(times: int) -> float:
-    return min(_PAUSE_MAX_S, 2.0 ** min(times - 1, 10)) * random.uniform(0.5, 1.0)
-
-
-def _on_google() -> bool:
+def on_google(product: Path) -> bool:
     """Whether the machine says that it is Google's, as Google's libraries find out."""
     try:
-        return _PRODUCT.read_text(errors="replace").strip().startswith("Google")
+        return product.read_text(errors="replace").strip().startswith("Google")
     except OSError:
         return False
 
 
-def _is_googles(address: str) -> bool:
+def _is_googles(address: str, timeout_s: float) -> bool:
     """Whether a metadata server of Google's answers there, not one of another cloud's; no name has to be looked up."""
-    asked = http.client.HTTPConnection(address, timeout=_CONNECT_S)
+    asked = http.client.HTTPConnection(address, timeout=timeout_s)
     try:
         asked.request("GET", "/computeMetadata/v1/", headers=_FLAVOR)
         return asked.getresponse().getheader("Metadata-Flavor") == "Google"
@@ -217,8 +240,8 @@ def _is_googles(address: str) -> bool:
         asked.close()
 
 
-def _read(session: Any, url: str, etag: str | None) -> tuple[str, str | None]:
-    """Return a key's value and its tag; with the tag known so far, wait until it changes or `_HOLD_S` is over.
+def _read(session: Any, url: str, etag: str | None, patience: Patience) -> tuple[str, str | None]:
+    """Return a key's value and its tag; with the tag known so far, wait until it changes or the call was held for long.
 
     As in https://cloud.google.com/compute/docs/metadata/querying-metadata.
 
@@ -227,15 +250,15 @@ def _read(session: Any, url: str, etag: str | None) -> tuple[str, str | None]:
         ValueError: the answer is not one of a metadata server.
 
     """
-    params = {} if etag is None else {"wait_for_change": "true", "timeout_sec": str(_HOLD_S)}
+    params = {} if etag is None else {"wait_for_change": "true", "timeout_sec": f"{patience.hold_s:g}"}
     if etag:
         params["last_etag"] = etag
-    end = time.monotonic() + (_HOLD_S if params else 0.0) + _MARGIN_S
+    end = time.monotonic() + (patience.hold_s if params else 0.0) + patience.margin_s
     with session.get(
         url,
         params=params,
         headers=_FLAVOR,
-        timeout=(_CONNECT_S, end - time.monotonic()),
+        timeout=(patience.connect_s, end - time.monotonic()),
         allow_redirects=False,
         stream=True,
     ) as answer:

@@ -204,12 +204,11 @@ def test_what_starts_after_stop_runs_nothing(agent: Agent, own_tmp: Path, channe
     assert not channel.held()
 
 
-def test_stop_says_who_cannot_be_killed(agent: Agent, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_cannot_be_killed_is_said(channel: Channel, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     (pid,) = start(FROZEN)
     monkeypatch.setattr(processes, "send", lambda *_: None)
-    monkeypatch.setattr(cleanup, "_KILLED_S", 0.05)
     with pytest.raises(TimeoutError, match=rf"\b{pid} \(state T\)"):
-        asyncio.run(agent.stop(ATTEMPT, 0.0))
+        asyncio.run(cleanup.kill(channel, within_s=0.05))
 
 
 def test_a_process_id_that_was_given_away_is_not_hit(channel: Channel) -> None:

@@ -159,8 +159,7 @@ class TestHolders:
     ) -> None:
         strange = start(HOLDER, chips / "accel0")
         monkeypatch.setattr(processes, "send", lambda *_: None)
-        monkeypatch.setattr(devices, "_KILLED_S", 0.05)
-        clean(kill_others=True)
+        clean(kill_others=True, killed_s=0.05)
         assert f"processes {strange.pid} still hold devices" in caplog.text
 
     def test_are_not_looked_for_unless_asked(
@@ -232,12 +231,11 @@ class TestLockfile:
             (commands / "sudo").write_text(f"#!/bin/sh\nPATH=/bin:/usr/bin\n{sudo}\n")
             (commands / "sudo").chmod(stat.S_IRWXU)
         monkeypatch.setenv("PATH", str(commands))
-        monkeypatch.setattr(devices, "_SUDO_S", 0.5)
         monkeypatch.setattr(Path, "unlink", denied)
         lockfile = tmp_path / "lock"
         lockfile.touch()
         began = time.monotonic()
-        clean()
+        clean(sudo_s=0.5)
         assert time.monotonic() - began < 30
         assert says in caplog.text
         assert lockfile.exists() is bool(says)

@@ -57,7 +57,6 @@ def server() -> Iterator[MetadataServers]:
 @pytest.fixture
 def watch(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., notices.Watch]]:
     """Begin to watch; with `host`, the metadata server there."""
-    monkeypatch.setattr(notices, "_PRODUCT", Path("/none"))
     started: list[notices.Watch] = []
 
     def begin(host: str | None = None, **options: Any) -> notices.Watch:
@@ -65,7 +64,7 @@ def watch(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
             monkeypatch.delenv(name, raising=False)
         if host is not None:
             monkeypatch.setenv("GCE_METADATA_HOST", host)
-        started.append(notices.Watch(standing, metadata=host is not None, **options))
+        started.append(notices.Watch(standing, metadata=host is not None, product=Path("/none"), **options))
         return started[-1]
 
     yield begin
@@ -142,14 +141,12 @@ class TestMetadataServer:
     def test_the_deadline_does_not_move_when_the_server_says_it_again(
         self, standing: Standing, server: MetadataServers, watch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(notices, "_HOLD_S", 0.02)
-        monkeypatch.setattr(notices, "_pause_s", lambda _: 0.01)
         reads: list[str] = []
         take = notices.Watch._take
         monkeypatch.setattr(
             notices.Watch, "_take", lambda self, source, value: (reads.append(value), take(self, source, value))
         )
-        watch(server.add("a"))
+        watch(server.add("a"), patience=notices.Patience(hold_s=0.02, pause_s=lambda _: 0.01))
         server.set("a", PREEMPTED, "TRUE")
         until(lambda: reads.count("TRUE") > 1)
         first = standing.now()
@@ -163,11 +160,9 @@ class TestMetadataServer:
         server: MetadataServers,
         watch: Callable[..., Any],
         caplog: pytest.LogCaptureFixture,
-        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(notices, "_pause_s", lambda _: 0.01)
         caplog.set_level(logging.INFO, "sliceform.on_host")
-        watch(server.add("a"))
+        watch(server.add("a"), patience=notices.Patience(pause_s=lambda _: 0.01))
         server.set("a", MAINTENANCE, "TERMINATE_ON_HOST_MAINTENANCE")
         until(lambda: standing.now() == {notices.MAINTENANCE: None})
         server.set("a", MAINTENANCE, "MIGRATE_ON_HOST_MAINTENANCE")
@@ -191,9 +186,9 @@ class TestMetadataServer:
         reads: list[str | None] = []
         read = notices._read
 
-        def counted(session: Any, url: str, etag: str | None) -> Any:
+        def counted(session: Any, url: str, etag: str | None, patience: notices.Patience) -> Any:
             reads.append(etag)
-            return read(session, url, etag)
+            return read(session, url, etag, patience)
 
         monkeypatch.setattr(notices, "_read", counted)
         watch(server.add("a"))
@@ -206,7 +201,6 @@ class TestWhereThereIsNoServer:
     @pytest.fixture(autouse=True)
     def _elsewhere(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Nothing says that this should be a machine of Google's."""
-        monkeypatch.setattr(notices, "_PRODUCT", Path("/none"))
         monkeypatch.delenv("GCE_METADATA_HOST", raising=False)
         monkeypatch.delenv("GCE_METADATA_ROOT", raising=False)
 
@@ -222,11 +216,11 @@ class TestWhereThereIsNoServer:
     ) -> None:
         """As where another cloud has its own server at the same address."""
         caplog.set_level(logging.DEBUG, "sliceform.on_host")
-        monkeypatch.setattr(notices, "_CONNECT_S", 0.2)
         server = bad_server(BAD.get(other, BAD["hangs up"])[0])
         address = "127.0.0.1:9" if other == "nobody" else f"127.0.0.1:{server.server_address[1]}"
         monkeypatch.setenv("GCE_METADATA_IP", address)
-        watching = notices.Watch(standing, metadata=False)
+        patience = notices.Patience(connect_s=0.2)
+        watching = notices.Watch(standing, metadata=False, patience=patience, product=Path("/none"))
         watching._watch_metadata()
         assert len(server.asked) <= 1
         assert caplog.text.count("no GCE metadata server") == 1
@@ -238,7 +232,7 @@ class TestWhereThereIsNoServer:
         monkeypatch.setenv("GCE_METADATA_IP", server.add("a"))
         watched: list[tuple[str, str]] = []
         monkeypatch.setattr(notices.Watch, "_watch_key", lambda _, host, source: watched.append((host, source)))
-        notices.Watch(standing, metadata=True)
+        notices.Watch(standing, metadata=True, product=Path("/none"))
         until(lambda: len(watched) == 2)
         assert set(watched) == {("metadata.google.internal", source) for source in notices._KEYS}
 
@@ -248,12 +242,9 @@ class TestWhereThereIsNoServer:
         assert threading.active_count() == before
 
     @pytest.mark.parametrize(("product", "google"), [("Google Compute Engine\n", True), ("KVM\n", False)])
-    def test_a_machine_of_googles_is_known_by_its_name(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, product: str, *, google: bool
-    ) -> None:
+    def test_a_machine_of_googles_is_known_by_its_name(self, tmp_path: Path, product: str, *, google: bool) -> None:
         (tmp_path / "product").write_text(product)
-        monkeypatch.setattr(notices, "_PRODUCT", tmp_path / "product")
-        assert notices._on_google() is google
+        assert notices.on_google(tmp_path / "product") is google
 
 
 BAD = {
@@ -324,19 +315,21 @@ def bad_server() -> Iterator[Callable[[Callable[[_Talk], Any]], Any]]:
         server.server_close()
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Nothing waits long; what is counted are the pauses."""
-    pauses: list[int] = []
+class Hasty(list[int]):
+    """The pauses that were made; nothing waits long."""
 
-    def pause_s(times: int) -> float:
-        pauses.append(times)
+    def pause_s(self, times: int) -> float:
+        self.append(times)
         return 0.01
 
-    monkeypatch.setattr(notices, "_pause_s", pause_s)
-    monkeypatch.setattr(notices, "_MARGIN_S", 0.2)
-    monkeypatch.setattr(notices, "_HOLD_S", 0.1)
-    return pauses
+    @property
+    def patience(self) -> notices.Patience:
+        return notices.Patience(hold_s=0.1, margin_s=0.2, pause_s=self.pause_s)
+
+
+@pytest.fixture
+def hasty() -> Hasty:
+    return Hasty()
 
 
 @pytest.mark.parametrize(("behave", "says"), BAD.values(), ids=BAD.keys())
@@ -345,14 +338,14 @@ def test_a_bad_server_is_said_waited_for_and_changes_nothing(
     standing: Standing,
     watch: Callable[..., Any],
     bad_server: Callable[..., Any],
-    hasty: list[int],
+    hasty: Hasty,
     caplog: pytest.LogCaptureFixture,
     behave: Callable[[_Talk], Any],
     says: str,
 ) -> None:
     standing.put(notices.PREEMPTED, 7.0)
     server = bad_server(behave)
-    watch(f"127.0.0.1:{server.server_address[1]}")
+    watch(f"127.0.0.1:{server.server_address[1]}", patience=hasty.patience)
     until(lambda: len(server.asked) >= 5)
     assert standing.now() == {notices.PREEMPTED: 7.0}
     assert says in caplog.text
@@ -362,20 +355,20 @@ def test_a_bad_server_is_said_waited_for_and_changes_nothing(
 
 
 def test_a_server_that_does_not_hold_calls_is_asked_ever_more_seldom(
-    standing: Standing, watch: Callable[..., Any], bad_server: Callable[..., Any], hasty: list[int]
+    standing: Standing, watch: Callable[..., Any], bad_server: Callable[..., Any], hasty: Hasty
 ) -> None:
     flags = iter(range(10_000))
     server = bad_server(lambda talk: talk.say(200, (b"TRUE", b"FALSE")[next(flags) % 2]))
-    watch(f"127.0.0.1:{server.server_address[1]}")
+    watch(f"127.0.0.1:{server.server_address[1]}", patience=hasty.patience)
     until(lambda: len(server.asked) >= 12)
     assert max(hasty) >= 3
 
 
 def test_a_server_that_recovers_is_heard(
-    standing: Standing, watch: Callable[..., Any], bad_server: Callable[..., Any], hasty: list[int]
+    standing: Standing, watch: Callable[..., Any], bad_server: Callable[..., Any], hasty: Hasty
 ) -> None:
     server = bad_server(lambda talk: talk.say(503, b""))
-    watch(f"127.0.0.1:{server.server_address[1]}")
+    watch(f"127.0.0.1:{server.server_address[1]}", patience=hasty.patience)
     until(lambda: len(server.asked) >= 3)
     assert not standing.now()
     server.behave = lambda talk: talk.say(200, b"TRUE" if "preempted" in talk.path else b"NONE")
@@ -384,9 +377,9 @@ def test_a_server_that_recovers_is_heard(
 
 def test_pauses_grow_have_jitter_and_are_bounded() -> None:
     random.seed(1)
-    assert {round(notices._pause_s(3), 3) for _ in range(20)} != {3.0}
-    assert all(2.0 <= notices._pause_s(3) <= 4.0 for _ in range(100))
-    assert all(notices._pause_s(times) <= 60 for times in (1, 10, 100, 10**6))
+    assert {round(notices.pause_s(3), 3) for _ in range(20)} != {3.0}
+    assert all(2.0 <= notices.pause_s(3) <= 4.0 for _ in range(100))
+    assert all(notices.pause_s(times) <= 60 for times in (1, 10, 100, 10**6))
 
 
 class TestNoticeSource:
@@ -402,10 +395,10 @@ class TestNoticeSource:
 
     @pytest.mark.parametrize("words", ["1 / 0", "'soon'", "float('nan')", "0", "-1.0", "[]", "exit(3)"])
     def test_what_it_gets_wrong_is_logged_ever_more_seldom_and_changes_nothing(
-        self, standing: Standing, watch: Callable[..., Any], words: str, caplog: pytest.LogCaptureFixture, hasty: list
+        self, standing: Standing, watch: Callable[..., Any], words: str, caplog: pytest.LogCaptureFixture, hasty: Hasty
     ) -> None:
         standing.put(notices.OWN, 7.0)
-        watch(source=wrap(lambda: eval(words)), every_s=0.001)  # noqa: S307
+        watch(source=wrap(lambda: eval(words)), every_s=0.001, patience=hasty.patience)  # noqa: S307
         until(lambda: len(hasty) >= 9)
         assert standing.now() == {notices.OWN: 7.0}
         tries = [row.args[0] for row in caplog.records if "notice_source" in row.getMessage()]
