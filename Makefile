@@ -29,6 +29,7 @@ lint: $(STAMP)
 	@$(BIN)/ruff format --check
 	@$(RUN) $(BIN)/lint-imports
 	@$(RUN) $(BIN)/mypy
+	@$(BIN)/vulture
 
 bench: $(STAMP)
 	@set -e; for bench in tests/bench/[!_]*.py; do echo "== $$bench"; $(RUN) $(BIN)/python "$$bench"; done

@@ -91,8 +91,6 @@ class Reason(StrEnum):
 
     # What the controller met on its way.
     EFFECT_FAILED = "effect_failed", "Something that was asked for failed."
-    EFFECT_RETRIED = "effect_retried", "Something that failed is asked for again."
     QUARANTINED = "quarantined", "The place failed repeatedly and is avoided for a while."
-    BACKOFF = "backoff", "The next try waits, because the last ones failed."
     HELD_UP = "held_up", "What keeps it from being placed, as the cluster told it."
     STUCK = "stuck", "It cannot go on by itself; the detail says what holds it."

@@ -100,14 +100,7 @@ METRICS = (
     *(TO_PLACE, TO_READY, TO_REPLACE),
     *(TICK, TICK_ERRORS),
 )
-#: How the names of a histogram's samples end; those of the others are the metric's own.
-_SAMPLES = {Kind.HISTOGRAM: ("_bucket", "_sum", "_count")}
 _TOOK = {"place": TO_PLACE, "ready": TO_READY, "replace": TO_REPLACE}
-
-
-def exported(metric: Metric) -> tuple[str, ...]:
-    """Return the names under which Ray exports a metric's samples; a counter keeps its `_total`."""
-    return tuple(f"ray_{metric.name}{end}" for end in _SAMPLES.get(metric.kind, ("",)))
 
 
 class Meter(Protocol):

@@ -63,10 +63,6 @@ class Outbox:
         for effect in Effect:
             self._items.pop((life, effect), None)
 
-    def done(self, life: str, effect: Effect) -> None:
-        """Forget an effect whose result has been observed."""
-        self._items.pop((life, effect), None)
-
     def failed(self, life: str, effect: Effect, now: float, detail: str) -> Outstanding | None:
         """Set the time of the next try of an effect that was seen to fail; None if it is not wanted any more."""
         item = self._items.get((life, effect))

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from sliceform.controller import Settings
-from sliceform.controller.follow.metrics import METRICS, exported
+from sliceform.controller.follow.metrics import METRICS, Kind, Metric
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -19,6 +19,12 @@ def settings() -> str:
         default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
         lines.append(f"| `{name}` | {default} | `SLICEFORM_{name.upper()}` | {meaning} |")
     return "\n".join(lines) + "\n"
+
+
+def exported(metric: Metric) -> tuple[str, ...]:
+    """Return the names under which Ray exports a metric's samples; a counter keeps its `_total`."""
+    ends = ("_bucket", "_sum", "_count") if metric.kind is Kind.HISTOGRAM else ("",)
+    return tuple(f"ray_{metric.name}{end}" for end in ends)
 
 
 def metrics() -> str:

@@ -2,13 +2,15 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
-from sliceform.controller.follow.metrics import METRICS, exported
+from sliceform.controller.follow.metrics import METRICS
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "docs" / "grafana" / "sliceform.json").read_text(encoding="utf-8"))
 SOURCE = {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}
-BY_SAMPLE = {sample: metric for metric in METRICS for sample in exported(metric)}
+EXPORTED = runpy.run_path(str(Path(__file__).with_name("generate_docs.py")))["exported"]
+BY_SAMPLE = {sample: metric for metric in METRICS for sample in EXPORTED(metric)}
 
 
 def expressions() -> list[str]:

@@ -105,7 +105,7 @@ def test_a_slice_counts_its_transitions():
     record = record_of("slice", None)
     for count, trigger in enumerate(("create", "place", "prepare", "drain", "release"), start=1):
         engine.fire(record, SliceTrigger(trigger), **STAMP)
-        engine.note(record, at=0.0, tick=1, reason=Reason.BACKOFF)
+        engine.note(record, at=0.0, tick=1, reason=Reason.STUCK)
         assert record.version == count
     assert record.state is None
 
