@@ -6,10 +6,11 @@ that die, freeze and get notice, answers that come late, twice or never, and a n
 
 import os
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
 import pytest
@@ -24,6 +25,7 @@ from hypothesis.stateful import (
 
 from sliceform.controller.api.controller import SliceController
 from sliceform.controller.api.run import Run
+from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import GpuSlice, SliceShape, TpuSlice
 from sliceform.controller.report.replay import replay_record
@@ -86,6 +88,32 @@ sizes = st.one_of(
 )
 
 
+class Port:
+    """A backend whose calls are counted, by method and what they are about."""
+
+    #: Of all examples together.
+    every: ClassVar[Counter[str]] = Counter()
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+        self.calls: Counter[tuple[str, str]] = Counter()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._inner, name)
+
+        def counted(*args: Any) -> Any:
+            about = getattr(args[0], "life", args[0]) if args else ""
+            self.calls[name, about if isinstance(about, str) else ""] += 1
+            self.every[name] += 1
+            return method(*args)
+
+        return counted
+
+    def about(self, name: str) -> set[str]:
+        """Return the slices that a method was called for."""
+        return {about for method, about in self.calls if method == name}
+
+
 class FleetMachine(RuleBasedStateMachine):
     """One fleet, one cluster, and everything that can happen to them."""
 
@@ -97,12 +125,13 @@ class FleetMachine(RuleBasedStateMachine):
         self.clock = FakeClock()
         self.sim = SimBackend(self.shape, places, clock=self.clock, seed=seed, **TIMINGS)
         self.faulty = FaultyBackend(self.sim, seed)
+        self.port = Port(self.faulty)
         self.fleet = SliceController(
             self.shape,
             wanted,
             spares=spares,
             settings=SETTINGS,
-            backend=self.faulty,
+            backend=self.port,
             clock=self.clock,
             record=self.record,
         )
@@ -146,6 +175,10 @@ class FleetMachine(RuleBasedStateMachine):
         run = self.fleet.options(slices=wanted, max_preemptions=budget, max_failures=budget)
         self.runs.append(run.submit(divmod, 1, int(not fails)))
         self.tick()
+
+    @rule()
+    def somebody_asks_why(self) -> None:
+        assert str(self.fleet.why())
 
     @precondition(lambda self: self.runs)
     @rule(pick=picks, grace_s=st.sampled_from([0.0, 2.0]))
@@ -301,6 +334,8 @@ class FleetMachine(RuleBasedStateMachine):
         there = {row.id for row in self.fleet.status().slices}
         fleet = self.fleet._fleet
         assert set(self.sim.kept) == there
+        assert self.port.about("submit") - self.port.about("forget") == there
+        assert {count for (method, _), count in self.port.calls.items() if method in {"open", "forget"}} <= {1}
         assert set(fleet.picture.lives) == there
         assert {life for users in fleet.users.values() for life, _ in users} == there
         assert (len(fleet.outbox), fleet.attempts, fleet.picture.runs) == (0, {}, [])
@@ -407,6 +442,8 @@ def throw_everything_at(machine: Callable[[], FleetMachine], examples: int) -> N
             suppress_health_check=list(HealthCheck),
         ),
     )
+    # What nobody ever asks of a backend does not belong into its port.
+    assert {name for name in vars(Backend) if not name.startswith("_")} == set(Port.every)
 
 
 def test_convergence_is_not_for_want_of_trying() -> None:
