@@ -109,6 +109,10 @@ class Harness(ABC):
     @abstractmethod
     def now(self) -> float: ...
 
+    @abstractmethod
+    def kept(self) -> set[str]:
+        """Slices and attempts of which the backend keeps anything."""
+
     # What tests say.
 
     def submit(self, request: Request) -> None:
@@ -176,14 +180,15 @@ class Harness(ABC):
         for life in lives:
             self.wait_for(Released, life=life)
             self.backend.forget(life)
+            self.lives.discard(life)
 
     def nodes(self) -> NodesSeen:
         found: NodesSeen = self.until(lambda: self.told(NodesSeen))[-1]
         return found
 
     def close(self) -> None:
-        left = [life for life in self.lives if not self.told(Released, life=life)]
-        self.release(*left, lost=True)
+        self.release(*self.lives, lost=True)
+        self.until(lambda: not self.kept())
         self.backend.close()
         self.backend.close()
 
@@ -241,6 +246,9 @@ class SimHarness(Harness):
 
     def now(self) -> float:
         return self.clock.monotonic()
+
+    def kept(self) -> set[str]:
+        return set(self.sim.kept)
 
     def close(self) -> None:
         super().close()
@@ -326,6 +334,10 @@ class RayHarness(Harness):
 
     def now(self) -> float:
         return time.monotonic()
+
+    def kept(self) -> set[str]:
+        parts = self.backend._parts
+        return {*parts._holdings, *parts._agents._holdings, *parts._attempts._meetings}
 
     def close(self) -> None:
         super().close()
