@@ -20,7 +20,8 @@ from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.clock import Clock, SystemClock
 from sliceform.controller.model.orders import Allow, Avoid, Drain, Scale
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import Desired, SliceShape, parse_sizes
+from sliceform.controller.model.shapes import SliceShape
+from sliceform.controller.model.sizes import Desired, parse_sizes
 from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
 
 if TYPE_CHECKING:

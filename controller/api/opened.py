@@ -26,7 +26,8 @@ from sliceform.controller.model.backend import Backend, FleetIdentity
 from sliceform.controller.model.clock import Clock
 from sliceform.controller.model.orders import Close, Order, Submit
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import Desired, SliceShape
+from sliceform.controller.model.shapes import SliceShape
+from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.decide.run import RunRecord
 from sliceform.controller.reconcile.ledger import Fleet
 from sliceform.controller.reconcile.loop import Reconciler

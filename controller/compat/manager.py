@@ -16,7 +16,8 @@ from sliceform.controller.compat.infos import SERVING, ActorPoolMember, SliceInf
 from sliceform.controller.errors import ConfigurationError, InsufficientSlicesError
 from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import SliceShape, TpuSlice, parse_sizes
+from sliceform.controller.model.shapes import SliceShape, TpuSlice
+from sliceform.controller.model.sizes import parse_sizes
 from sliceform.controller.reconcile.decide.run import assign
 from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sliceform.controller.errors import ConfigurationError
-from sliceform.controller.model.shapes import parse_sizes
+from sliceform.controller.model.sizes import parse_sizes
 from sliceform.controller.model.variables import check_variables
 
 #: Classes of exceptions, with their subclasses, and exit codes of `sys.exit`.

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from sliceform.controller.model.events import Node
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import Desired, SliceShape
+from sliceform.controller.model.shapes import SliceShape
+from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.act import Outbox
 from sliceform.controller.reconcile.decide.fleet import Picture
 from sliceform.controller.reconcile.decide.life import Limits

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from sliceform.controller.model.orders import Allow, Avoid, Cancel, Close, Drain, Order, Scale, Submit
-from sliceform.controller.model.shapes import Desired
+from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.conduct import Conductor
 from sliceform.controller.reconcile.decide.run import RunRecord
 from sliceform.controller.reconcile.ledger import Fleet

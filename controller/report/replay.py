@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from sliceform.controller.errors import ConfigurationError
 from sliceform.controller.follow.record.form import FORMAT, decisions, inputs_of
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import CpuSlice, Desired, GpuSlice, SliceShape, TpuSlice
+from sliceform.controller.model.shapes import CpuSlice, GpuSlice, SliceShape, TpuSlice
+from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.ledger import Fleet
 from sliceform.controller.reconcile.loop import Reconciler
 from sliceform.controller.reconcile.witness import Ticked

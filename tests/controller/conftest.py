@@ -16,7 +16,8 @@ from sliceform.controller.api.run import Run
 from sliceform.controller.model.events import HostView, Loss, Outcome, OutcomeKind, SliceView
 from sliceform.controller.model.run_options import RunOptions
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import Desired, SliceShape, TpuSlice, parse_sizes
+from sliceform.controller.model.shapes import SliceShape, TpuSlice
+from sliceform.controller.model.sizes import Desired, parse_sizes
 from sliceform.controller.reconcile.decide.fleet import Picture
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places

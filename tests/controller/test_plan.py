@@ -11,7 +11,7 @@ from sliceform.controller.model.effects import AttemptSpec
 from sliceform.controller.model.events import Notice
 from sliceform.controller.model.run_options import RunOptions
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import Desired, parse_sizes
+from sliceform.controller.model.sizes import Desired, parse_sizes
 from sliceform.controller.reconcile.decide.fleet import Picture
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.plan import pauses_growth, plan

@@ -7,14 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from sliceform.controller.model.shapes import (
-    CpuSlice,
-    Desired,
-    Devices,
-    GpuSlice,
-    TpuSlice,
-    parse_sizes,
-)
+from sliceform.controller.model.shapes import CpuSlice, Devices, GpuSlice, TpuSlice
+from sliceform.controller.model.sizes import Desired, parse_sizes
 from sliceform.controller.model.topology import describe, known_pod_types
 
 sizes = st.sets(st.integers(1, 1000), min_size=1).map(lambda found: tuple(sorted(found)))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from sliceform.controller.model.events import Loss, Outcome, OutcomeKind
 from sliceform.controller.model.finding import Finding
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import Desired, TpuSlice
+from sliceform.controller.model.shapes import TpuSlice
+from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.commit import commit
 from sliceform.controller.reconcile.decide.life import Life, Limits
 from sliceform.controller.reconcile.decide.step import Step

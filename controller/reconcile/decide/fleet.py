@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import Desired
+from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
 from sliceform.controller.reconcile.decide.run import RunRecord
