@@ -25,6 +25,7 @@ from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import Agents, kill
 from sliceform.controller.ray_backend.attempts import Attempts
 from sliceform.controller.ray_backend.connect import connect
+from sliceform.controller.ray_backend.endings import Endings
 from sliceform.controller.ray_backend.explain import explain, look
 from sliceform.controller.ray_backend.failures import words
 from sliceform.controller.ray_backend.fence import Fences
@@ -161,8 +162,9 @@ class _Parts:
         self._reservations = Reservations(self.session, self._nodes)
         self._agents = Agents(self.session, self._nodes, self._reservations, shipped, source)
         self._fences = Fences(shipped.clear_host, fleet.settings.effective_fence_s)
-        self._attempts = Attempts(self.session, self._holdings, self._agents, self._fences, shipped)
-        self._releases = Releases(self.session, self._attempts)
+        self._endings = Endings(self.session, self._holdings, self._agents, self._fences)
+        self._attempts = Attempts(self.session, self._holdings, self._endings, shipped)
+        self._releases = Releases(self.session, self._endings)
         self._groups = GroupWatch(self._claims, self._claim_removed)
 
     def start(self) -> None:
@@ -235,7 +237,7 @@ class _Parts:
             case Notify():
                 self._attempts.notify(holding, request)
             case Stop():
-                self._attempts.stop(holding, request)
+                self._endings.stop(holding, request)
             case Release():
                 self._releases.release(holding, request)
 

@@ -17,7 +17,7 @@ from sliceform.controller.model.effects import Release
 from sliceform.controller.model.events import EffectFailed, Released
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import kill
-from sliceform.controller.ray_backend.attempts import Attempts
+from sliceform.controller.ray_backend.endings import Endings
 from sliceform.controller.ray_backend.failures import words
 from sliceform.controller.ray_backend.lives import Agent, Holding, Stage
 from sliceform.controller.ray_backend.session import Answer, Session
@@ -41,10 +41,10 @@ Steps = Iterator[float]
 class Releases:
     """Everything here runs on the I/O thread."""
 
-    def __init__(self, session: Session, attempts: Attempts) -> None:
+    def __init__(self, session: Session, endings: Endings) -> None:
         """Take what it works with."""
         self._session = session
-        self._attempts = attempts
+        self._endings = endings
 
     def release(self, holding: Holding, request: Release) -> None:
         """Begin, hurry up, or say once more that it is done."""
@@ -60,7 +60,7 @@ class Releases:
             holding.ending = True
             self._advance(holding, self._steps(holding, request.attempt_key))
             return
-        self._attempts.tell_gone(holding)
+        self._endings.tell_gone(holding)
         if hurried and not holding.lost:
             self._wind_down(holding)
 
@@ -88,7 +88,7 @@ class Releases:
         if not holding.lost:
             yield from self._end_work(holding)
         # With the groups Ray ends the agents, who alone see to it that nothing of the work is left.
-        self._attempts.clear(holding, attempt)
+        self._endings.clear(holding, attempt)
         end = time.monotonic() + _CLEAR_S
         yield from _until(lambda: not any(holding.working()) or time.monotonic() >= end)
         if not holding.lost:
@@ -110,7 +110,7 @@ class Releases:
         grace_s = max(0.0, holding.work_until - time.monotonic())
         for work in holding.attempts.values():
             if any(task.gone is None for task in work.tasks):
-                self._attempts.wind_down(holding, work, grace_s)
+                self._endings.wind_down(holding, work, grace_s)
 
     def _end_work(self, holding: Holding) -> Steps:
         self._wind_down(holding)

@@ -17,6 +17,7 @@ from sliceform.controller.model.events import EffectFailed, Notified, OutcomeKin
 from sliceform.controller.on_host.parcel import Parcel
 from sliceform.controller.ray_backend import outcomes
 from sliceform.controller.ray_backend.attempts import Attempts
+from sliceform.controller.ray_backend.endings import Endings
 from sliceform.controller.ray_backend.lives import Agent, Holding, Stage
 from sliceform.controller.ray_backend.pack import Packed
 from sliceform.controller.ray_backend.shipped import Shipped
@@ -59,7 +60,9 @@ class World:
         fleet = SimpleNamespace(label="f", incarnation="i", settings=Settings(**settings))
         session = SimpleNamespace(fleet=fleet, post=self.posted.append, io=self, when_done=self.when_done)
         run_host = SimpleNamespace(options=self.refuse)
-        self.attempts = Attempts(session, {"slice-1": self.holding}, self, self, Shipped(None, run_host, None))  # type: ignore[arg-type]
+        holdings = {"slice-1": self.holding}
+        self.endings = Endings(session, holdings, self, self)  # type: ignore[arg-type]
+        self.attempts = Attempts(session, holdings, self.endings, Shipped(None, run_host, None))  # type: ignore[arg-type]
 
     @staticmethod
     def actor() -> Any:
@@ -144,7 +147,7 @@ def test_a_host_that_cannot_be_freed_of_work_is_given_up_after_a_while(launched:
     if launched:
         world.launch()
     for _ in range(2):
-        world.attempts.stop(world.holding, Stop("slice-1", KEY, 0.0))
+        world.endings.stop(world.holding, Stop("slice-1", KEY, 0.0))
         world.settle()
     assert world.lost == [(0, Reason.HOST_UNFIT)]
 
@@ -201,7 +204,7 @@ class Running(World):
 
     def ask(self, how: str) -> None:
         if how == "stop":
-            self.attempts.stop(self.holding, Stop("slice-1", KEY, 0.0))
+            self.endings.stop(self.holding, Stop("slice-1", KEY, 0.0))
         else:
             self.attempts.notify(self.holding, Notify("slice-1", KEY, None))
         self.settle()
