@@ -3,10 +3,7 @@
 Everything here is pure: no I/O, no clock, no thread, no logging.
 """
 
-from sliceform.states.attempts import AttemptLog, AttemptRecord, HostEnd
-from sliceform.states.changes import Change, Story, format_story
 from sliceform.states.diagram import explain, markdown_table, mermaid
-from sliceform.states.durations import Durations
 from sliceform.states.effects import Effect
 from sliceform.states.errors import (
     ForgottenError,
@@ -14,14 +11,17 @@ from sliceform.states.errors import (
     SliceformError,
     TableError,
 )
-from sliceform.states.history import History
+from sliceform.states.history.attempt_log import AttemptLog, AttemptRecord, HostEnd
+from sliceform.states.history.changes import Change, Story, format_story
+from sliceform.states.history.durations import Durations
+from sliceform.states.history.history import History
+from sliceform.states.history.losses import LostSlice
+from sliceform.states.history.queries import HistoryQueries, Link, Selection
+from sliceform.states.history.run_stories import Pause, RunStory
 from sliceform.states.hosts import HOST_TABLE, HostState, HostTrigger
 from sliceform.states.invariants import check_records, replay
-from sliceform.states.losses import LostSlice
-from sliceform.states.queries import HistoryQueries, Link, Selection
 from sliceform.states.reasons import Reason
 from sliceform.states.records import HostRecord, SliceRecord
-from sliceform.states.runs import Pause, RunStory
 from sliceform.states.slices import LIVE, SLICE_TABLE, SliceState, SliceTrigger
 from sliceform.states.table import Kind, Row, TransitionTable
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from sliceform.states.changes import Change
+    from sliceform.states.history.changes import Change
 
 #: How many of the last story lines an error message repeats; the attribute holds them all.
 _SHOWN = 20

@@ -15,7 +15,7 @@ from sliceform.states.slices import SLICE_TABLE, SliceState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from sliceform.states.changes import Change
+    from sliceform.states.history.changes import Change
     from sliceform.states.records import SliceRecord
 
 #: Where each legal (source, trigger) leads, by kind of record; in plain strings, as in a history.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from sliceform.states.attempts import AttemptRecord
+from sliceform.states.history.attempt_log import AttemptRecord
 
 #: So many are remembered: one that is told of late is among the newest.
 _REMEMBERED = 10_000

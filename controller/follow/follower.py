@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import structlog
 
-from sliceform.states.attempts import AttemptRecord
 from sliceform.states.history import History, Story
+from sliceform.states.history.attempt_log import AttemptRecord
 
 log = structlog.get_logger(__name__)
 

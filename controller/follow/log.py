@@ -9,8 +9,8 @@ import structlog
 from sliceform.controller.follow.attempt_steps import AttemptSteps
 from sliceform.controller.follow.follower import Batch
 from sliceform.controller.reconcile.decide.run import Ended
-from sliceform.states.attempts import AttemptRecord
 from sliceform.states.history import Change
+from sliceform.states.history.attempt_log import AttemptRecord
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceTrigger
 

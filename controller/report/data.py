@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sliceform.states import AttemptRecord, Change, Reason, SliceState, Story
-from sliceform.states.queries import HistoryQueries
+from sliceform.states.history.queries import HistoryQueries
 
 
 class Texts:

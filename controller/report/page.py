@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from sliceform.controller.report.data import timeline_data
-from sliceform.states.queries import HistoryQueries
+from sliceform.states.history.queries import HistoryQueries
 
 #: What may not stand in a script as it is: it could end the script, or begin a comment.
 _ESCAPES = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from sliceform.controller.follow.journal.reader import Journal
 from sliceform.controller.follow.journal.tally import Wish
 from sliceform.states import AttemptRecord, Change, HistoryQueries, RunStory
-from sliceform.states.losses import place_of
-from sliceform.states.runs import tell_runs
+from sliceform.states.history.losses import place_of
+from sliceform.states.history.run_stories import tell_runs
 
 
 class PastSlice(NamedTuple):

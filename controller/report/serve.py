@@ -22,7 +22,7 @@ import structlog
 from sliceform.controller.errors import ConfigurationError, JournalError
 from sliceform.controller.report.data import news
 from sliceform.controller.report.page import timeline_page
-from sliceform.states.queries import HistoryQueries
+from sliceform.states.history.queries import HistoryQueries
 
 log = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ from itertools import zip_longest
 
 from sliceform.controller.report.page import style
 from sliceform.states import AttemptRecord, Change, SliceState
-from sliceform.states.durations import Stretch, stretches
-from sliceform.states.queries import HistoryQueries
+from sliceform.states.history.durations import Stretch, stretches
+from sliceform.states.history.queries import HistoryQueries
 
 #: Those of the page in its light dress, by name.
 _COLOURS: dict[str, str] = dict(re.findall(r"--([\w-]+): (#\w+);", style().partition("@media")[0]))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sliceform.states import AttemptRecord, History, HostEnd, Reason
-from sliceform.states.durations import measure
+from sliceform.states.history.durations import measure
 
 
 def add(history, key, trigger, source, dest, at, reason="desired", **more):  # noqa: PLR0917 - as a line reads

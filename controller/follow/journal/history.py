@@ -21,7 +21,7 @@ from sliceform.states import (
     Selection,
     Story,
 )
-from sliceform.states.queries import Attempts
+from sliceform.states.history.queries import Attempts
 
 log = structlog.get_logger(__name__)
 

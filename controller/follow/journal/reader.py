@@ -17,7 +17,7 @@ from sliceform.controller.follow.journal.rows import read_attempts
 from sliceform.controller.follow.journal.schema import CHANGE, connect, told, transaction
 from sliceform.controller.follow.journal.tally import Wish, facts_of, read_wishes
 from sliceform.states import AttemptRecord, Change, ForgottenError, HistoryQueries, Selection, Story
-from sliceform.states.changes import follow
+from sliceform.states.history.changes import follow
 
 
 class Driver(NamedTuple):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from sliceform.controller.follow.journal.schema import CHANGE
 from sliceform.states import Reason
-from sliceform.states.changes import Change, follow
+from sliceform.states.history.changes import Change, follow
 
 #: At least so many changes lie between two pictures of all states; more in a fleet that has more records.
 _PICTURE_EVERY = 1000

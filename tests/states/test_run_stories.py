@@ -3,7 +3,7 @@
 import pytest
 
 from sliceform.states import AttemptRecord, Change, HostEnd, Reason
-from sliceform.states.runs import Traces, tell_run
+from sliceform.states.history.run_stories import Traces, tell_run
 
 SUBMITTED = Change(1, 1, 1.0, "run", "run-1", None, None, None, Reason.RUN_SUBMITTED)
 

@@ -9,7 +9,7 @@ from sliceform.states.reasons import Reason
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from sliceform.states.changes import Change
+    from sliceform.states.history.changes import Change
 
 
 class LostSlice(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sliceform.states.changes import Change
+    from sliceform.states.history.changes import Change
 
 
 class Durations(NamedTuple):

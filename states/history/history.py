@@ -6,15 +6,15 @@ from bisect import bisect_right
 from operator import attrgetter
 from typing import TYPE_CHECKING, NamedTuple
 
-from sliceform.states.attempts import AttemptLog
-from sliceform.states.changes import Change, Story, follow, format_story
 from sliceform.states.errors import ForgottenError
-from sliceform.states.queries import HistoryQueries
+from sliceform.states.history.attempt_log import AttemptLog
+from sliceform.states.history.changes import Change, Story, follow, format_story
+from sliceform.states.history.queries import HistoryQueries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from sliceform.states.attempts import AttemptRecord
+    from sliceform.states.history.attempt_log import AttemptRecord
 
 __all__ = ["Change", "History", "Story", "format_story"]
 

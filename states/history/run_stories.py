@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sliceform.states.losses import is_loss
+from sliceform.states.history.losses import is_loss
 from sliceform.states.reasons import Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from sliceform.states.attempts import AttemptRecord
-    from sliceform.states.changes import Change
+    from sliceform.states.history.attempt_log import AttemptRecord
+    from sliceform.states.history.changes import Change
 
 #: What takes a slice out of an attempt.
 _LEAVING = frozenset({"preempt", "drain"})

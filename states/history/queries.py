@@ -5,16 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from sliceform.states.changes import Change, Story
-from sliceform.states.durations import Durations, measure
+from sliceform.states.history.changes import Change, Story
+from sliceform.states.history.durations import Durations, measure
+from sliceform.states.history.losses import LostSlice, tell_loss
+from sliceform.states.history.run_stories import RunStory, tell_runs
 from sliceform.states.invariants import replay
-from sliceform.states.losses import LostSlice, tell_loss
-from sliceform.states.runs import RunStory, tell_runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from sliceform.states.attempts import AttemptRecord
+    from sliceform.states.history.attempt_log import AttemptRecord
 
 #: What ends the use of a slice.
 _LOSING = frozenset({"preempt", "expire", "drain"})
