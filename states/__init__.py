@@ -1,8 +1,10 @@
-"""Explicit state machines for slices and hosts: tables, records, history, diagrams.
+"""Explicit state machines for slices, hosts, runs and attempts: tables, couplings, records, history, diagrams.
 
 Everything here is pure: no I/O, no clock, no thread, no logging.
 """
 
+from sliceform.states.attempts import ATTEMPT_TABLE, AttemptState, AttemptTrigger
+from sliceform.states.couplings import COUPLINGS, Coupling, Couplings, Whose
 from sliceform.states.diagram import explain, markdown_table, mermaid
 from sliceform.states.effects import Effect
 from sliceform.states.errors import (
@@ -17,21 +19,30 @@ from sliceform.states.history.durations import Durations
 from sliceform.states.history.history import History
 from sliceform.states.history.losses import LostSlice
 from sliceform.states.history.queries import HistoryQueries, Link, Selection
+from sliceform.states.history.replay import replay
 from sliceform.states.history.run_stories import Pause, RunStory
 from sliceform.states.hosts import HOST_TABLE, HostState, HostTrigger
-from sliceform.states.invariants import check_records, replay
+from sliceform.states.invariants import check_records
 from sliceform.states.reasons import Reason
 from sliceform.states.records import HostRecord, SliceRecord
+from sliceform.states.runs import RUN_TABLE, RunState, RunTrigger
 from sliceform.states.slices import LIVE, SLICE_TABLE, SliceState, SliceTrigger
 from sliceform.states.table import Kind, Row, TransitionTable
 
 __all__ = [
+    "ATTEMPT_TABLE",
+    "COUPLINGS",
     "HOST_TABLE",
     "LIVE",
+    "RUN_TABLE",
     "SLICE_TABLE",
     "AttemptLog",
     "AttemptRecord",
+    "AttemptState",
+    "AttemptTrigger",
     "Change",
+    "Coupling",
+    "Couplings",
     "Durations",
     "Effect",
     "ForgottenError",
@@ -48,7 +59,9 @@ __all__ = [
     "Pause",
     "Reason",
     "Row",
+    "RunState",
     "RunStory",
+    "RunTrigger",
     "Selection",
     "SliceRecord",
     "SliceState",
@@ -57,6 +70,7 @@ __all__ = [
     "Story",
     "TableError",
     "TransitionTable",
+    "Whose",
     "check_records",
     "explain",
     "format_story",

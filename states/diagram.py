@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from sliceform.states.attempts import ATTEMPT_TABLE
+from sliceform.states.couplings import COUPLINGS
 from sliceform.states.errors import SliceformError
 from sliceform.states.hosts import HOST_TABLE
+from sliceform.states.runs import RUN_TABLE
 from sliceform.states.slices import SLICE_TABLE
 
 if TYPE_CHECKING:
@@ -51,10 +54,12 @@ def explain(table: TransitionTable[S, T], state: S | None) -> str:
 def render_page(page: str) -> str:
     """Write every generated block of a page anew and leave the rest of it alone.
 
-    A block stands between ``<!-- generated:NAME -->`` and ``<!-- /generated -->``, where NAME is
-    one of ``slice-diagram``, ``slice-table``, ``host-diagram`` and ``host-table``.
+    A block stands between ``<!-- generated:NAME -->`` and ``<!-- /generated -->``, where NAME is the
+    name of a table with ``-diagram`` or ``-table``, or ``couplings``.
     """
-    blocks = _blocks(SLICE_TABLE) | _blocks(HOST_TABLE)
+    blocks = {"couplings": _couplings()}
+    for drawn in (_blocks(SLICE_TABLE), _blocks(HOST_TABLE), _blocks(RUN_TABLE), _blocks(ATTEMPT_TABLE)):
+        blocks |= drawn
 
     def renew(found: re.Match[str]) -> str:
         name = found["name"]
@@ -72,6 +77,16 @@ def _blocks(table: TransitionTable[S, T]) -> dict[str, str]:
         f"{table.name}-diagram": f"```mermaid\n{mermaid(table)}```\n",
         f"{table.name}-table": markdown_table(table),
     }
+
+
+def _couplings() -> str:
+    """Write all couplings in markdown, one in each line."""
+    lines = ["| when a | does | then | do | because |", "|---|---|---|---|---|"]
+    lines.extend(
+        f"| {row.table.name} | `{row.trigger}` | {row.whose} | `{row.then}` | {_cell(row.doc)} |"
+        for row in COUPLINGS.rows
+    )
+    return "\n".join(lines) + "\n"
 
 
 def _sentence(row: Row[S, T]) -> str:

@@ -1,7 +1,7 @@
-"""What must always hold: of a history, and of the records of a fleet.
+"""What must always hold of the records of a fleet.
 
-Both checks give the violations as sentences and raise nothing, so that a test can show them all
-and a running controller can log them.
+Violations are given as sentences and nothing is raised, so that a test can show them all and a
+running controller can log them.
 """
 
 from __future__ import annotations
@@ -9,33 +9,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from sliceform.states.hosts import HOST_TABLE, HostState
-from sliceform.states.slices import SLICE_TABLE, SliceState
+from sliceform.states.hosts import HostState
+from sliceform.states.slices import SliceState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
-    from sliceform.states.history.changes import Change
     from sliceform.states.records import SliceRecord
-
-#: Where each legal (source, trigger) leads, by kind of record; in plain strings, as in a history.
-_EDGES: dict[str, dict[tuple[str | None, str], str | None]] = {
-    SLICE_TABLE.name: {(row.source, row.trigger): row.dest for row in SLICE_TABLE.rows},
-    HOST_TABLE.name: {(row.source, row.trigger): row.dest for row in HOST_TABLE.rows},
-}
 
 _ANSWERED = frozenset({HostState.READY, HostState.RUNNING})
 _LOST = frozenset({HostState.PREEMPTED, HostState.DRAINING})
 _LIVE_HOST = frozenset(HostState) - _LOST
-
-
-def replay(changes: Iterable[Change], base: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Follow every life from its entry and name each change that does not fit.
-
-    `base` gives the states of the records that lived before the first change, for a history whose
-    beginning was dropped (see `History.window`). Notes fit anywhere, and runs are not followed.
-    """
-    return tuple(_replay(changes, dict(base or {})))
 
 
 def check_records(
@@ -66,38 +50,6 @@ def check_records(
             for node, _ in _repeated(h.node_id for h in hosts if h.node_id is not None)
         )
     return tuple(found)
-
-
-def _replay(changes: Iterable[Change], states: dict[str, str]) -> Iterator[str]:
-    """Follow the changes; after a misfit, go on from where the change says it led."""
-    left: set[str] = set()
-    last_seq = 0
-    for change in changes:
-        if change.seq <= last_seq:
-            yield f"change {change.seq} of {change.key} comes after change {last_seq}"
-        last_seq = change.seq
-        if change.is_note or change.kind == "run":
-            continue
-        where = f"change {change.seq} of {change.key}"
-        edges = _EDGES.get(change.kind)
-        if edges is None:
-            yield f"{where} is of an unknown kind: {change.kind}"
-            continue
-        state = states.get(change.key)
-        if change.key in left:
-            yield f"{where} follows the end of its life"
-        if change.source != state:
-            yield f"{where} starts from {_name(change.source)}, but it was in {_name(state)}"
-        edge = (change.source, change.trigger or "")
-        if edge not in edges:
-            yield f"{where} is not legal: {change.trigger} from {_name(change.source)}"
-        elif edges[edge] != change.dest:
-            yield f"{where} leads to {_name(change.dest)}, but should to {_name(edges[edge])}"
-        if change.dest is None:
-            states.pop(change.key, None)
-            left.add(change.key)
-        else:
-            states[change.key] = change.dest
 
 
 def _identity(record: SliceRecord) -> Iterator[str]:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 
 _DAY_S = 86_400
+_OF_SLICES = frozenset({"slice", "host"})
+#: Kinds of records that are part of another, whose id their own begins with.
+_PARTS = frozenset({"host", "attempt"})
 
 
 class Change(NamedTuple):
@@ -21,9 +24,9 @@ class Change(NamedTuple):
     tick: int
     #: When, in seconds since the epoch.
     at: float
-    #: What it is about: ``"slice"``, ``"host"``, ``"run"``, or ``"fleet"`` as a whole.
+    #: What it is about: ``"slice"``, ``"host"``, ``"run"``, ``"attempt"``, or ``"fleet"`` as a whole.
     kind: str
-    #: The id of the slice, host or run; ``"fleet"``.
+    #: The id of the slice, host, run or attempt; ``"fleet"``.
     key: str
     #: What moved it; None for a note.
     trigger: str | None
@@ -45,10 +48,18 @@ class Change(NamedTuple):
 
     @property
     def slice_id(self) -> str | None:
-        """The slice that it is about; None for a run or the fleet."""
-        if self.kind == "host":
-            return self.key.rpartition("/")[0]
-        return self.key if self.kind == "slice" else None
+        """The slice that it is about; None for a run, an attempt or the fleet."""
+        return self.owner if self.kind in _OF_SLICES else None
+
+    @property
+    def owner(self) -> str:
+        """The slice or the run whose story it belongs to."""
+        return self.key.rpartition("/")[0] if self.kind in _PARTS else self.key
+
+    @property
+    def moves_slice(self) -> bool:
+        """Whether it moved a slice or a host."""
+        return self.trigger is not None and self.kind in _OF_SLICES
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields by name, ready for JSON."""
@@ -89,7 +100,7 @@ def follow(base: Mapping[str, str], changes: Iterable[Change]) -> dict[str, str]
     """Follow the transitions of slices and hosts from one picture of the fleet, states by id, to the next."""
     states = dict(base)
     for change in changes:
-        if change.trigger is None or change.kind == "run":
+        if not change.moves_slice:
             continue
         if change.dest is None:
             states.pop(change.key, None)

@@ -50,7 +50,7 @@ def stretches(
     found: dict[str, list[Stretch]] = {key: [] for key in base}
     going_on: dict[str, tuple[float, str, Change | None]] = {key: (begin, state, None) for key, state in base.items()}
     for change in changes:
-        if change.is_note or change.kind == "run":
+        if not change.moves_slice:
             continue
         before = found.setdefault(change.key, [])
         if change.key in going_on:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from sliceform.states.history.changes import Change, Story
 from sliceform.states.history.durations import Durations, measure
 from sliceform.states.history.losses import LostSlice, tell_loss
+from sliceform.states.history.replay import replay
 from sliceform.states.history.run_stories import RunStory, tell_runs
-from sliceform.states.invariants import replay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,9 +35,9 @@ class Selection(NamedTuple):
     reason: str | None = None
     #: The state that the record came to, or was in when a note was made.
     state: str | None = None
-    #: ``"slice"``, ``"host"``, ``"run"`` or ``"fleet"``.
+    #: ``"slice"``, ``"host"``, ``"run"``, ``"attempt"`` or ``"fleet"``.
     kind: str | None = None
-    #: The id of a slice, with its hosts, or of a host or run.
+    #: The id of a slice, with its hosts, of a run, with its attempts, or of a host or attempt.
     key: str | None = None
     #: Seconds since the epoch: not before the first, and before the second.
     after: float | None = None
@@ -49,7 +49,7 @@ class Selection(NamedTuple):
             self.reason in {None, change.reason}
             and self.state in {None, change.dest}
             and self.kind in {None, change.kind}
-            and self.key in {None, change.key, change.slice_id}
+            and self.key in {None, change.key, change.owner}
             and (self.after is None or change.at >= self.after)
             and (self.before is None or change.at < self.before)
         )
@@ -102,9 +102,9 @@ class HistoryQueries(ABC):
         """How many changes were forgotten."""
 
     def story(self, *keys: str) -> Story:
-        """Tell what happened to these records; a slice's story includes that of its hosts."""
+        """Tell what happened to these records; a slice's story has that of its hosts, a run's that of its attempts."""
         wanted = frozenset(keys)
-        return Story(change for change in self if change.key in wanted or change.slice_id in wanted)
+        return Story(change for change in self if change.key in wanted or change.owner in wanted)
 
     def select(
         self,
@@ -122,8 +122,8 @@ class HistoryQueries(ABC):
         Args:
             reason: a code of `Reason`.
             state: the state that the record came to, or was in when a note was made.
-            kind: ``"slice"``, ``"host"``, ``"run"`` or ``"fleet"``.
-            key: the id of a slice, with its hosts, or of a host or run.
+            kind: ``"slice"``, ``"host"``, ``"run"``, ``"attempt"`` or ``"fleet"``.
+            key: the id of a slice, with its hosts, of a run, with its attempts, or of a host or attempt.
             after: not before this time.
             before: before this time.
             limit: at most so many, the newest.

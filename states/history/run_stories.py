@@ -123,7 +123,8 @@ def tell_run(name: str, notes: Sequence[Change], attempts: tuple[AttemptRecord, 
     last = attempts[-1] if attempts else None
     ended_at = None
     if end is not None:
-        state, detail, ended_at = end.dest or "", end.detail.removeprefix(f"{end.dest}: "), end.at
+        state, ended_at = end_of_run(end), end.at
+        detail = end.detail.removeprefix(f"{state}: ")
     elif last is None:
         state, detail = "waiting", "no attempt has begun"
     elif last.ended_at is None:
@@ -136,6 +137,11 @@ def tell_run(name: str, notes: Sequence[Change], attempts: tuple[AttemptRecord, 
         detail = f"attempt {last.number} {last.outcome}: {last.detail}"
     pauses = tuple(_pauses(attempts, traces, over=ended_at is not None or state == "unknown"))
     return RunStory(name, state, detail, submitted, ended_at, attempts, pauses)
+
+
+def end_of_run(change: Change) -> str:
+    """Say how a run ended, from the change that tells of its end; version 0.1.0 wrote that as a note."""
+    return change.trigger or change.dest or ""
 
 
 def _pauses(attempts: Sequence[AttemptRecord], traces: Traces, *, over: bool) -> Iterator[Pause]:

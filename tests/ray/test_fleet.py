@@ -14,7 +14,7 @@ from ray._private import state as ray_state
 from sliceform.controller import RunCancelled, RunFailed, Settings, SliceController, TpuSlice
 from sliceform.controller.reconcile.status import FleetStatus
 from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
-from sliceform.states.invariants import replay
+from sliceform.states import replay
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 

@@ -1,5 +1,7 @@
 """Replay and record checks: they accept what is lawful and find what is not."""
 
+from itertools import count
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from sliceform.states import (
     HOST_TABLE,
     SLICE_TABLE,
+    Change,
     History,
     HostRecord,
     HostState,
@@ -144,13 +147,71 @@ def test_a_wrong_destination_says_where_it_should_lead():
     assert replay([change._replace(dest="ready")]) == ("change 1 of slice-1 leads to ready, but should to pending",)
 
 
-def test_notes_and_runs_are_accepted_anywhere():
+def test_notes_are_accepted_anywhere():
     """Before, within and after a life, whatever they hold."""
     (change, *rest) = lived("create", "drain", "release")
     note = change._replace(trigger=None, source="ready", dest="draining", seq=9)
-    run = change._replace(kind="run", key="run-1", source="waiting", dest="ended", seq=10)
+    run = change._replace(trigger=None, kind="run", key="run-1", source="waiting", dest="ended", seq=10)
     assert replay([change, *rest, note, run]) == ()
     assert replay([note]) == ()
+
+
+NUMBERS = count(1)
+
+
+def told(*what, tick=1, cause=None):
+    """One change of any record, numbered in the order in which they are made."""
+    return Change(next(NUMBERS), tick, 0.0, *what, "desired", "", cause)
+
+
+def test_runs_are_followed_from_the_first_change_that_is_kept():
+    """A window has no states of them before its first change."""
+    assert replay([told("run", "run-1", "retry", "running", "waiting")]) == ()
+    moves = [told("run", "run-1", "submit", None, "waiting"), told("run", "run-1", "retry", "running", "waiting")]
+    assert "starts from running, but it was in waiting" in replay(moves)[0]
+
+
+def a_run_on_a_slice():
+    """A slice of one host that works for an attempt."""
+    return [
+        told("slice", "slice-1", "create", None, "pending"),
+        told("host", "slice-1/0", "create", None, "pending"),
+        told("slice", "slice-1", "place", "pending", "placed"),
+        told("slice", "slice-1", "prepare", "placed", "ready"),
+        told("run", "run-1", "submit", None, "waiting"),
+        told("run", "run-1", "start", "waiting", "running"),
+        told("attempt", "run-1/1", "create", None, "starting"),
+        told("slice", "slice-1", "start", "ready", "running", cause="run-1/1"),
+    ]
+
+
+LOST = ("slice", "slice-1", "preempt", "running", "preempted")
+HOST_LOST = ("host", "slice-1/0", "preempt", "pending", "preempted")
+STOPPED = ("attempt", "run-1/1", "stop", "starting", "stopping")
+
+
+@pytest.mark.parametrize(
+    ("then", "missing"),
+    [
+        pytest.param([LOST, HOST_LOST, STOPPED], [], id="all that follows"),
+        pytest.param([HOST_LOST, STOPPED, LOST], [], id="in any order"),
+        pytest.param([LOST, STOPPED], ["slice-1/0 in pending, but slice preempt -> its hosts"], id="a host stays"),
+        pytest.param([LOST, HOST_LOST], ["run-1/1 in starting, but slice preempt -> its attempt"], id="the work stays"),
+        pytest.param(
+            [("attempt", "run-1/1", "succeeded", "starting", None)],
+            ["run-1 in running, but attempt succeeded -> its run"],
+            id="the run stays",
+        ),
+    ],
+)
+def test_what_a_change_should_have_taken_along_is_named(then, missing):
+    """By the couplings, once its tick is over; a tick that a driver did not live to finish is not judged."""
+    changes = [*a_run_on_a_slice(), *(told(*change, tick=2) for change in then)]
+    assert replay(changes) == ()
+    assert replay([*changes, told("run", "run-2", "submit", None, "waiting", tick=0)]) == ()
+    found = replay([*changes, told("run", "run-2", "submit", None, "waiting", tick=3)])
+    assert len(found) == len(missing)
+    assert all(sentence in violation for sentence, violation in zip(missing, found, strict=True))
 
 
 def fleet_slice(number, state, *hosts, place=None, nodes=()):

@@ -1,12 +1,14 @@
-"""Transition tables: the two that exist, and every fault that makes one unusable."""
+"""Transition tables: the four that exist, and every fault that makes one unusable."""
 
 from enum import StrEnum
 
 import pytest
 
 from sliceform.states import (
+    ATTEMPT_TABLE,
     HOST_TABLE,
     LIVE,
+    RUN_TABLE,
     SLICE_TABLE,
     Effect,
     HostState,
@@ -17,7 +19,12 @@ from sliceform.states import (
     TransitionTable,
 )
 
-COMMANDS = {"slice": {"create", "start", "drain"}, "host": {"create", "drain"}}
+COMMANDS = {
+    "slice": {"create", "start", "drain"},
+    "host": {"create", "drain"},
+    "run": {"submit", "start", "retry", "failed", "preempted", "cancelled"},
+    "attempt": {"create", "stop"},
+}
 
 
 class Door(StrEnum):
@@ -154,7 +161,7 @@ def test_look_ups_agree_with_the_rows():
     assert small.entry is BUILD
 
 
-@pytest.mark.parametrize("real", [SLICE_TABLE, HOST_TABLE], ids=lambda real: real.name)
+@pytest.mark.parametrize("real", [SLICE_TABLE, HOST_TABLE, RUN_TABLE, ATTEMPT_TABLE], ids=lambda real: real.name)
 def test_commands_are_those_that_carry_a_decision(real):
     """Everything else is a fact."""
     commands = {row.trigger for row in real.rows if row.kind is Kind.COMMAND}
@@ -174,6 +181,31 @@ def test_slice_edges_are_the_published_ones():
         *(("expire", source, "draining") for source in ("pending", "placed")),
         *(("drain", source, "draining") for source in ("pending", "placed", "ready", "running", "preempted")),
         ("release", "draining", None),
+    }
+
+
+def test_run_edges_are_the_published_ones():
+    """The contract, written out once more by hand."""
+    assert {(row.trigger, row.source, row.dest) for row in RUN_TABLE.rows} == {
+        ("submit", None, "waiting"),
+        ("start", "waiting", "running"),
+        ("retry", "running", "waiting"),
+        ("succeeded", "running", None),
+        ("preempted", "running", None),
+        *((trigger, source, None) for trigger in ("failed", "cancelled") for source in ("waiting", "running")),
+    }
+
+
+def test_attempt_edges_are_the_published_ones():
+    """The contract, written out once more by hand."""
+    under_way = ("starting", "running", "stopping")
+    assert {(row.trigger, row.source, row.dest) for row in ATTEMPT_TABLE.rows} == {
+        ("create", None, "starting"),
+        ("start", "starting", "running"),
+        *(("stop", source, "stopping") for source in ("starting", "running")),
+        *(("end", source, "ended") for source in under_way),
+        *(("succeeded", source, None) for source in (*under_way, "ended")),
+        *((trigger, "ended", None) for trigger in ("failed", "preempted", "cancelled", "superseded")),
     }
 
 
