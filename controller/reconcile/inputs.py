@@ -24,6 +24,7 @@ class Inputs(NamedTuple):
     #: Both clocks, seconds; read once a tick.
     monotonic: float
     epoch: float
+    #: Without a record none: they are taken when they come, for there are many, and it makes no difference to anybody.
     beats: Sequence[Beat]
     events: Sequence[Event]
     #: Taken one by one: those that a tick does not come to, because it raised, are left for the next.

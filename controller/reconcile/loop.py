@@ -94,7 +94,11 @@ class Reconciler:
 
     def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
         """Note that an agent was heard, and whether its node's daemon is well; wakes nobody."""
-        self.inbox.beat(Beat(life, rank, raylet_ok))
+        if self._record is None:
+            self._observer.hear(life, rank, raylet_ok)
+        else:
+            # It is to be known which tick took it.
+            self.inbox.beat(Beat(life, rank, raylet_ok))
 
     # One tick.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import structlog
 
 from sliceform.controller.model.events import (
@@ -20,7 +18,7 @@ from sliceform.controller.reconcile.commit import commit
 from sliceform.controller.reconcile.conduct import Conductor
 from sliceform.controller.reconcile.decide.fold import fold, fold_node
 from sliceform.controller.reconcile.decide.step import Step
-from sliceform.controller.reconcile.inputs import Beat, Inputs
+from sliceform.controller.reconcile.inputs import Inputs
 from sliceform.controller.reconcile.inquiry import Inquiry
 from sliceform.controller.reconcile.ledger import Fleet
 from sliceform.controller.reconcile.loop_time import LoopTime
@@ -47,25 +45,25 @@ class Observer:
     def take(self, inputs: Inputs) -> None:
         """Take the inputs of a tick in, all but its orders."""
         self._monotonic = inputs.monotonic
-        self._hear(inputs.beats)
+        for beat in inputs.beats:
+            self.hear(*beat)
         self._look_at_the_time(inputs)
         for event in inputs.events:
             self._take(event)
+
+    def hear(self, slice_id: str, rank: int, raylet_ok: bool) -> None:  # noqa: FBT001 - as a beat has it
+        """Note who was heard: since the last tick, so at its time at the earliest; may be called on any thread."""
+        picture = self._fleet.picture
+        life = picture.lives.get(slice_id)
+        if life is not None:
+            life.heard[rank] = picture.now
+            if raylet_ok:
+                life.raylet_heard[rank] = picture.now
 
     def nodes_changed(self) -> bool:
         """Return whether the node table has changed since this was asked last, or was not read before."""
         changed, self._nodes_changed = self._nodes_changed, False
         return changed
-
-    def _hear(self, beats: Sequence[Beat]) -> None:
-        """Note who was heard: before this tick, so at the time of the last one at the latest."""
-        lives, now = self._fleet.picture.lives, self._fleet.picture.now
-        for slice_id, rank, raylet_ok in beats:
-            life = lives.get(slice_id)
-            if life is not None:
-                life.heard[rank] = now
-                if raylet_ok:
-                    life.raylet_heard[rank] = now
 
     def _look_at_the_time(self, inputs: Inputs) -> None:
         """Count the time since the last tick, unless the look at the cluster that ended it failed."""
