@@ -364,18 +364,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def all_is_mended(self) -> None:
         self.faulty.heal()
-        self.sim.fail_observation(on=False)
-        for place in self.sim.places:
-            self.sim.let_go(place)
-            for worker_id in range(self.shape.hosts):
-                self.sim.thaw_host(place, worker_id)
-            self.sim.restore_slice(place)
-            for worker_id in range(self.shape.hosts):
-                self.sim.drain_node(place, worker_id, on=False)
-                self.sim.set_devices(place, worker_id, 4)
-                self.sim.break_agent(place, worker_id, None)
-                for source in ("gce", "own"):
-                    self.sim.withdraw_notice(place, worker_id, source=source)
+        self.sim.mend()
         status = self.fleet.status()
         while len(self.sim.places) < status.sizes[-1] + status.spares:
             self.sim.add_slice()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sliceform.controller.testing.strategies import histories
 from sliceform.states import (
-    HOST_TABLE,
     SLICE_TABLE,
     Change,
     History,
@@ -25,41 +25,15 @@ from sliceform.states.machine import Engine
 unhurried = settings(deadline=None)
 
 
-@st.composite
-def walks(draw, limit=100_000, min_size=0):
-    """The history of a few records that move lawfully, in any order, with notes between."""
-    history = History(limit)
-    slices, hosts = Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history)
-    alive = []
-    for number in range(draw(st.integers(min_size, 30))):
-        born = draw(st.booleans()) or not alive
-        if born:
-            made = (
-                (slices, SliceRecord(f"slice-{number}", ()))
-                if draw(st.booleans())
-                else (hosts, HostRecord(f"slice-{number}/0", f"slice-{number}", 0))
-            )
-            alive.append(made)
-        engine, record = alive[-1] if born else draw(st.sampled_from(alive))
-        trigger = draw(st.sampled_from(engine.table.legal(record.state)))
-        stamp = {"at": float(number), "tick": number, "reason": Reason.DESIRED}
-        engine.fire(record, trigger, now=float(number), **stamp)
-        if draw(st.booleans()):
-            engine.note(record, **stamp)
-        if record.state is None:
-            alive.remove((engine, record))
-    return history
-
-
 @unhurried
-@given(walks())
+@given(histories())
 def test_lawful_walks_are_accepted(history):
     """Whatever the engine wrote can be replayed."""
     assert replay(history) == ()
 
 
 @unhurried
-@given(walks(limit=7))
+@given(histories(limit=7))
 def test_a_trimmed_walk_is_accepted_with_its_base(history):
     """The window has what replay needs to go on from."""
     base, kept = history.window()
@@ -86,7 +60,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 @unhurried
-@given(history=walks(min_size=1), data=st.data())
+@given(history=histories(min_size=1), data=st.data())
 def test_an_injected_fault_is_found(fault, history, data):
     """Wherever it is put into a lawful history."""
     changes = list(history)
@@ -96,7 +70,7 @@ def test_an_injected_fault_is_found(fault, history, data):
 
 
 @unhurried
-@given(history=walks(min_size=1), data=st.data())
+@given(history=histories(min_size=1), data=st.data())
 def test_a_missing_change_is_found_if_the_life_goes_on(history, data):
     """The next change of the record does not start from where it was."""
     changes = list(history)

@@ -173,6 +173,23 @@ class SimControls:
         with self._world():
             self._observation_fails = on
 
+    def mend(self) -> None:
+        """Undo all of the above: every place has its machines, free, sound and without a notice."""
+        self.fail_observation(on=False)
+        for place in self.places:
+            shape = self._cluster.place(place).shape
+            ranks = range(shape.hosts)
+            self.let_go(place)
+            for rank in ranks:
+                self.thaw_host(place, rank)
+            self.restore_slice(place)
+            for rank in ranks:
+                self.drain_node(place, rank, on=False)
+                self.set_devices(place, rank, shape.devices_per_host.count)
+                self.break_agent(place, rank, None)
+                for source in ("gce", "own"):
+                    self.withdraw_notice(place, rank, source=source)
+
     def node_id(self, place: str, worker_id: int) -> str:
         """Return the id of the machine that was the last to be this worker of a place."""
         return self._cluster.node(place, worker_id).id
