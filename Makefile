@@ -6,14 +6,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Compiled bytecode makes every process that a test or the demo starts quicker.
 RUN := env -u PYTHONDONTWRITEBYTECODE
+SEED ?= 0
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint swarm bench clean
 
 help:
 	@echo 'make demo    train on a fleet that loses a slice and gets it back'
 	@echo 'make test    all checks and tests'
 	@echo 'make lint    the checks alone'
+	@echo 'make swarm   random schedules on big simulated fleets for a minute: make swarm SEED=7 SECONDS=600'
 	@echo 'make bench   the measurements, one after the other'
 	@echo 'make clean   remove all that make made'
 
@@ -30,6 +33,9 @@ lint: $(STAMP)
 	@$(RUN) $(BIN)/lint-imports
 	@$(RUN) $(BIN)/mypy
 	@$(BIN)/vulture
+
+swarm: $(STAMP)
+	@$(RUN) $(BIN)/python tests/simulation/swarm.py --seed $(SEED) --seconds $(SECONDS)
 
 bench: $(STAMP)
 	@set -e; for bench in tests/bench/[!_]*.py; do echo "== $$bench"; $(RUN) $(BIN)/python "$$bench"; done
