@@ -109,7 +109,8 @@ class Run:
         tries = self.attempts
         count = f"after {record.tries} attempt{'s' * (record.tries != 1)}"
         if record.ended is Ended.CANCELLED:
-            return RunCancelled(f"{self.id} was cancelled {count}", run_id=self.id, attempts=tries), None
+            why = f": {record.cancel_detail}" if record.cancel_detail else ""
+            return RunCancelled(f"{self.id} was cancelled {count}{why}", run_id=self.id, attempts=tries), None
         if record.ended is Ended.PREEMPTED:
             budget = f"max_preemptions={record.options.max_preemptions}"
             message = f"{self.id} was preempted {count}, {budget}: {record.detail}"

@@ -36,11 +36,15 @@ class Work(Opened):
         runtime_env: Mapping[str, Any] | None = None,
         retry_on: Causes = (),
         never_retry_on: Causes = (),
+        priority: int = 0,
+        max_wait_s: float | None = None,
+        timeout_s: float | None = None,
     ) -> Submitter:
         """Say how the next run is to be treated.
 
         Args:
-            slices: how many slices it takes, or several valid sizes; by default the fleet's own sizes.
+            slices: how many slices it takes, or several valid sizes; by default the fleet's own sizes. Either way they
+                are fixed when it is submitted: a later `scale` does not change them.
             max_preemptions: restarts allowed after hosts were taken away.
             max_failures: restarts allowed after the function raised or its process died.
             env: variables set on every host before the function is unpickled; names and values are text.
@@ -49,13 +53,18 @@ class Work(Opened):
             retry_on: exception classes (with their subclasses) and exit codes of `sys.exit` that mean "start it again":
                 such a failure is charged to `max_preemptions` instead.
             never_retry_on: those that end the run at once, whatever is left of its budgets; they go before `retry_on`.
+            priority: a run of higher priority is given slices first; among equals the one that was submitted first. It
+                takes none from runs under way.
+            max_wait_s: the run is cancelled when it has waited for slices so long, each time that it waits, seconds.
+            timeout_s: the run is cancelled when it is not over so long after it was submitted, seconds; its work has
+                `settings.cancel_grace_s` to stop.
 
         Raises:
             ValueError: one of them cannot work.
 
         """
         options = run_options(
-            target=self._desired.target,
+            largest=self._desired.largest,
             slices=slices,
             max_preemptions=max_preemptions,
             max_failures=max_failures,
@@ -63,6 +72,9 @@ class Work(Opened):
             runtime_env=runtime_env,
             retry_on=retry_on,
             never_retry_on=never_retry_on,
+            priority=priority,
+            max_wait_s=max_wait_s,
+            timeout_s=timeout_s,
         )
         if ours := sorted(OURS & {*options.env, *((runtime_env or {}).get("env_vars") or {})}):
             raise ConfigurationError(f"{', '.join(ours)}: the fleet sees to it on every host, so leave it out of env")

@@ -31,6 +31,11 @@ class RunOptions:
     never_retry_on: frozenset[int | str] = frozenset()
     #: Ids of the very slices it is for; it waits for these alone, and nobody waits behind it. None = any.
     pinned: tuple[str, ...] | None = None
+    #: Higher goes first.
+    priority: int = 0
+    #: How long it may wait for slices each time, and go on in all since it was submitted, seconds; None = for ever.
+    max_wait_s: float | None = None
+    timeout_s: float | None = None
 
     @property
     def told(self) -> str:
@@ -39,12 +44,14 @@ class RunOptions:
         budgets = f"max_preemptions {self.max_preemptions}; max_failures {self.max_failures}"
         others = {name: getattr(self, name) for name in ("retry_on", "never_retry_on", "env", "runtime_env", "pinned")}
         given = [f"{name} {', '.join(sorted(map(str, value)))}" for name, value in others.items() if value]
+        limits = {"priority": self.priority, "max_wait_s": self.max_wait_s, "timeout_s": self.timeout_s}
+        given += [f"{name} {value:g}" for name, value in limits.items() if value]
         return "; ".join([sizes, budgets, *given])
 
 
 def run_options(
     *,
-    target: int,
+    largest: int,
     slices: int | Iterable[int] | None,
     max_preemptions: int,
     max_failures: int,
@@ -52,8 +59,11 @@ def run_options(
     runtime_env: Mapping[str, Any] | None,
     retry_on: Causes,
     never_retry_on: Causes,
+    priority: int = 0,
+    max_wait_s: float | None = None,
+    timeout_s: float | None = None,
 ) -> RunOptions:
-    """Return the options of a run on a fleet that aims for `target` slices; see `SliceController.options`.
+    """Return the options of a run on a fleet whose largest size is `largest`; see `SliceController.options`.
 
     Raises:
         ConfigurationError: one of them cannot work, or two contradict each other.
@@ -62,13 +72,29 @@ def run_options(
     for name, value in (("max_preemptions", max_preemptions), ("max_failures", max_failures)):
         if type(value) is not int or value < 0:
             raise ConfigurationError(f"{name} must be a whole number, 0 or more, not {value!r}")
+    if type(priority) is not int:
+        raise ConfigurationError(f"priority must be a whole number, not {priority!r}")
+    for name, limit in (("max_wait_s", max_wait_s), ("timeout_s", timeout_s)):
+        if limit is not None and not (type(limit) in {int, float} and limit > 0):
+            raise ConfigurationError(f"{name} must be seconds above 0, or None for no limit, not {limit!r}")
     sizes = None if slices is None else parse_sizes(slices)
-    if sizes is not None and sizes[0] > target:
-        raise ConfigurationError(f"the run asks for {sizes[0]} slices, the fleet aims for {target}: scale it first")
+    if sizes is not None and sizes[0] > largest:
+        raise ConfigurationError(f"the run asks for {sizes[0]} slices, the fleet aims for {largest}: scale it first")
     variables = check_variables("env", {} if env is None else env)
     _check_environments(variables, runtime_env)
     retry, never = _rules("retry_on", retry_on), _rules("never_retry_on", never_retry_on)
-    return RunOptions(sizes, max_preemptions, max_failures, variables, runtime_env, retry, never)
+    return RunOptions(
+        sizes,
+        max_preemptions,
+        max_failures,
+        variables,
+        runtime_env,
+        retry,
+        never,
+        priority=priority,
+        max_wait_s=max_wait_s,
+        timeout_s=timeout_s,
+    )
 
 
 def _check_environments(env: Mapping[str, str], runtime_env: Mapping[str, Any] | None) -> None:

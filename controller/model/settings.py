@@ -79,6 +79,9 @@ class Settings(BaseSettings):
     settle_s: _NotNegative = 30.0
     """A run starts on a smaller valid size once no slice has been added for so long."""
 
+    overtake_s: _NotNegative = 600.0
+    """A run that cannot start may be overtaken until it has waited so long; then free slices are kept for it."""
+
     scale_up_after_s: _NotNegative = 600.0
     """A run is started again on more slices once so many more have been free for so long."""
 

@@ -12,6 +12,7 @@ from sliceform.controller.model.events import PROCESS_LOSSES, Loss
 from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.reconcile.decide.fold import fold_node
 from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.policy import Vacancy
 from sliceform.controller.reconcile.decide.run import Departure, Left
 from sliceform.controller.reconcile.decide.step import Step
 from sliceform.controller.reconcile.decide.sync import earliest_notice, silent_ranks
@@ -80,10 +81,12 @@ def ask_anew(fleet: Fleet, life: Life) -> None:
 def _begin(fleet: Fleet, step: Step) -> None:
     picture = fleet.picture
     generation = picture.desired.generation
-    picture.lives[step.life] = Life.begin(step.life, picture.hosts, generation=generation, replaces=step.cause)
+    life = Life.begin(step.life, picture.hosts, generation=generation, replaces=step.cause)
+    picture.lives[step.life] = life
     picture.next_number += 1
-    if step.cause in picture.unreplaced:
-        picture.unreplaced.remove(step.cause)
+    life.vacancy = next((vacancy for vacancy in picture.vacancies if vacancy.slice_id == step.cause), None)
+    if life.vacancy is not None:
+        picture.vacancies.remove(life.vacancy)
 
 
 def _commit_slice(fleet: Fleet, life: Life, step: Step) -> None:
@@ -181,10 +184,9 @@ def _placed(fleet: Fleet, life: Life, _: Step) -> None:
         fleet.place_map.hold(life.record.place, life.record.id)
 
 
-def _prepared(fleet: Fleet, _life: Life, _: Step) -> None:
-    picture = fleet.picture
-    picture.growth.changed(picture.now)
-    picture.backoff.succeeded()
+def _prepared(fleet: Fleet, life: Life, _: Step) -> None:
+    fleet.picture.added_at = fleet.picture.now
+    life.vacancy = None
 
 
 def _finished(fleet: Fleet, life: Life, _: Step) -> None:
@@ -202,7 +204,8 @@ def _preempted(fleet: Fleet, life: Life, step: Step) -> None:
     record.lost = step.reason is not Reason.PREEMPTION_NOTICE
     life.noted_notice = earliest_notice(life)
     record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice is not None else None
-    picture.unreplaced.append(record.id)
+    picture.lost_at = picture.now
+    picture.vacancies.append(Vacancy.of(record.id, life.vacancy, lost=True))
     if step.reason in PROCESS_LOSSES:
         # The place is as good as before; one where processes die again and again is not.
         _count_failure(fleet, life, step)
@@ -217,10 +220,12 @@ def _preempted(fleet: Fleet, life: Life, step: Step) -> None:
 def _expired(fleet: Fleet, life: Life, step: Step) -> None:
     picture, record = fleet.picture, life.record
     fleet.place_map.give_up(record.place or "", record.id)
-    picture.unreplaced.append(record.id)
+    vacancy = Vacancy.of(record.id, life.vacancy)
     if step.reason not in _FAILURES:
+        picture.vacancies.append(vacancy)
         return
-    picture.backoff.failed(picture.now)
+    detail = f"{record.id}: {step.detail or step.reason.value}"
+    picture.vacancies.append(vacancy.failed(picture.backoff, picture.now, detail))
     _count_failure(fleet, life, step)
 
 
@@ -237,7 +242,7 @@ def _count_failure(fleet: Fleet, life: Life, step: Step) -> None:
 def _drained(fleet: Fleet, life: Life, step: Step) -> None:
     fleet.place_map.give_up(life.record.place or "", life.record.id)
     if step.reason is Reason.OPERATOR:
-        fleet.picture.unreplaced.append(life.record.id)
+        fleet.picture.vacancies.append(Vacancy.of(life.record.id, life.vacancy, lost=True))
 
 
 def _released(fleet: Fleet, life: Life, _: Step) -> None:

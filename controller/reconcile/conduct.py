@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import random
 
 from sliceform.controller.model.effects import AttemptSpec, Notify, Stop
 from sliceform.controller.model.events import HostDied, ProcessEnded, ProcessGone
 from sliceform.controller.reconcile.decide.fence import Clear
 from sliceform.controller.reconcile.decide.run import Attempt, Ended, RunRecord, Verdict, exempted, within_budget
-from sliceform.controller.reconcile.decide.schedule import larger
-from sliceform.controller.reconcile.decide.step import GrowRun, StartAttempt
+from sliceform.controller.reconcile.decide.step import EndRun, GrowRun, StartAttempt
 from sliceform.controller.reconcile.decide.sync import FOREVER, earliest_notice
 from sliceform.controller.reconcile.decide.verdict import Oversight, dead_suspects, next_look, oversee, verdict_s
 from sliceform.controller.reconcile.ledger import Fleet
@@ -30,18 +30,29 @@ class Conductor:
 
     def submit(self, run: RunRecord, told: str) -> None:
         """Take a run in: it waits for slices from now on."""
-        run.waiting_since = self._fleet.picture.now
-        self._fleet.picture.runs.append(run)
+        picture = self._fleet.picture
+        run.submitted_at = run.waiting_since = picture.now
+        run.sizes = run.options.sizes or picture.desired.sizes
+        bisect.insort(picture.runs, run, key=lambda other: -other.options.priority)
         self._fleet.note_run(run, Reason.RUN_SUBMITTED, told)
 
-    def cancel(self, run: RunRecord, grace_s: float) -> None:
-        """Begin to cancel a run; its processes have `grace_s` seconds from now, asked again only ever less."""
+    def end(self, decision: EndRun) -> None:
+        """Cancel a run that has waited or gone on for too long."""
+        run = next((run for run in self._fleet.picture.runs if run.id == decision.run_id), None)
+        if run is not None:
+            self.cancel(run, self._fleet.settings.cancel_grace_s, decision.detail)
+
+    def cancel(self, run: RunRecord, grace_s: float, detail: str = "") -> None:
+        """Begin to cancel a run; its processes have `grace_s` seconds from now, asked again only ever less.
+
+        `detail` is why, if nobody asked for it.
+        """
         by = self._fleet.picture.now + grace_s
         if run.ended is not None or (run.cancel_by is not None and run.cancel_by <= by):
             return
-        run.cancel_by = by
+        run.cancel_by, run.cancel_detail = by, run.cancel_detail or detail
         if run.active is None:
-            self._finish(run, Ended.CANCELLED, "cancelled while it waited")
+            self._finish(run, Ended.CANCELLED, detail or "cancelled while it waited")
         elif run.active.stopped:
             self._stop(run, run.active)
 
@@ -74,7 +85,7 @@ class Conductor:
             life.record.run_id = spec.key
             life.over = life.stop_by = None
             life.view.outcomes.clear()
-        run.larger_since = run.grown_to = None
+        run.grown_to = None
         fleet.note_run(run, Reason.ATTEMPT_STARTED, f"attempt {number} on {', '.join(start.members)}", "running")
 
     def grow(self, decision: GrowRun) -> None:
@@ -138,17 +149,7 @@ class Conductor:
             if run.not_before > self._fleet.picture.now:
                 due = min(due, run.not_before)
             self._review(run)
-        self._watch_growth()
         return due, ended
-
-    def _watch_growth(self) -> None:
-        """Remember since when a run could have more slices."""
-        found = larger(self._fleet.picture)
-        for run in self._fleet.picture.runs:
-            if found is None or run is not found[0]:
-                run.larger_since = None
-            elif run.larger_since is None:
-                run.larger_since = self._fleet.picture.now
 
     def _oversee(self, run: RunRecord, attempt: Attempt) -> None:
         fleet, picture = self._fleet, self._fleet.picture
@@ -249,9 +250,9 @@ class Conductor:
         run.failures += ended is Ended.FAILED and rule is not True
         fleet.note_run(run, Reason.ATTEMPT_ENDED, f"attempt {attempt.spec.number} {ended}: {detail}", "running")
         if ended in {Ended.SUCCEEDED, Ended.CANCELLED}:
-            self._finish(run, ended, detail)
+            self._finish(run, ended, (ended is Ended.CANCELLED and run.cancel_detail) or detail)
         elif run.cancel_by is not None:
-            self._finish(run, Ended.CANCELLED, detail)
+            self._finish(run, Ended.CANCELLED, run.cancel_detail or detail)
         elif rule is False or not within_budget(run):
             self._finish(run, ended, detail)
         else:

@@ -16,7 +16,7 @@ from sliceform.controller.reconcile.act import Outbox
 from sliceform.controller.reconcile.decide.fleet import Picture
 from sliceform.controller.reconcile.decide.life import Limits
 from sliceform.controller.reconcile.decide.place_map import Outlook, PlaceMap
-from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
+from sliceform.controller.reconcile.decide.policy import Backoff, Places
 from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
 from sliceform.states import HOST_TABLE, SLICE_TABLE, AttemptRecord, History, HostEnd
 from sliceform.states.hosts import HostState, HostTrigger
@@ -64,10 +64,8 @@ class Fleet:
             lives={},
             runs=[],
             places=Places(settings),
-            growth=Growth(settings.surplus_s),
             backoff=Backoff(settings.backoff_initial_s, settings.backoff_max_s, rng),
             hosts=shape.hosts,
-            unreplaced=[],
         )
         outbox = Outbox(backoff_initial_s=settings.backoff_initial_s, backoff_max_s=settings.backoff_max_s, rng=rng)
         engines = Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history)

@@ -21,7 +21,8 @@ from sliceform.controller.reconcile.act import achieved
 from sliceform.controller.reconcile.commit import commit
 from sliceform.controller.reconcile.conduct import Conductor
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.plan import pauses_growth, plan
+from sliceform.controller.reconcile.decide.plan import plan
+from sliceform.controller.reconcile.decide.policy import Vacancy
 from sliceform.controller.reconcile.decide.run import RunRecord
 from sliceform.controller.reconcile.decide.step import Decision, Step
 from sliceform.controller.reconcile.decide.sync import FOREVER, due, silent_ranks, sync
@@ -139,13 +140,8 @@ class Reconciler:
             # Slices whose attempt has just been found over are free at once, for the next run or attempt.
             next_due = self._sync()
         # 4. Plan, and 5. commit.
-        if pauses_growth(picture):
-            picture.growth.pause(picture.now)
         decision = plan(picture)
         self._do(decision)
-        if picture.now >= picture.backoff.until:
-            # All that had to be replaced has been; a slice that is created later replaces none of these.
-            picture.unreplaced.clear()
         # 6. Act: submit what is due, and ask.
         act_due = fleet.outbox.flush(picture.now, submit, partial(achieved, picture.lives))
         while fleet.released:
@@ -189,7 +185,7 @@ class Reconciler:
         limits = fleet.limits(silence_held=self._silence_held(lives.values(), lives.values()))
         picture = copy.copy(fleet.picture)
         picture.lives = lives
-        picture.unreplaced = list(picture.unreplaced)
+        picture.vacancies = list(picture.vacancies)
         picture.surveyed = True  # the next tick may be the one that sees the node table first
         facts: list[Step] = []
         for life in lives.values():
@@ -198,10 +194,8 @@ class Reconciler:
             for step in steps:
                 _assume(fleet, life, step)
                 if step.rank is None and step.trigger in {SliceTrigger.PREEMPT, SliceTrigger.EXPIRE}:
-                    picture.unreplaced.append(step.life)
-        if pauses_growth(picture):
-            picture.growth = copy.copy(picture.growth)
-            picture.growth.pause(picture.now)
+                    lost = step.trigger is SliceTrigger.PREEMPT
+                    picture.vacancies.append(Vacancy.of(step.life, life.vacancy, lost=lost))
         return (*facts, *plan(picture).steps)
 
     def _sync(self) -> float:
@@ -251,6 +245,10 @@ class Reconciler:
             commit(self.fleet, step)
         if decision.growth is not None:
             self.conductor.grow(decision.growth)
+        for end in decision.ends:
+            self.conductor.end(end)
+        self.fleet.picture.pause = decision.pause
+        self.fleet.picture.vacancies = list(decision.vacancies)
 
 
 _HEARD = frozenset({SliceState.PLACED, SliceState.READY, SliceState.RUNNING})

@@ -8,6 +8,7 @@ from typing import assert_never
 from sliceform.controller.model.orders import Allow, Avoid, Cancel, Close, Drain, Order, Scale, Submit
 from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.conduct import Conductor
+from sliceform.controller.reconcile.decide.policy import Pause
 from sliceform.controller.reconcile.decide.run import RunRecord
 from sliceform.controller.reconcile.ledger import Fleet
 from sliceform.states.reasons import Reason
@@ -40,8 +41,7 @@ def obey(fleet: Fleet, conductor: Conductor, order: Order, run_of: Callable[[Sub
 def _scale(fleet: Fleet, order: Scale) -> None:
     picture = fleet.picture
     picture.desired = Desired(order.sizes, order.spares, picture.desired.generation + 1)
-    picture.growth.reset(picture.now)
-    picture.backoff.succeeded()
+    picture.pause, picture.added_at = Pause(), picture.now
     fleet.note(Reason.SCALE_ORDERED, order.told)
 
 

@@ -125,7 +125,7 @@ class Observer:
                 if life is not None:
                     fold_node(life, rank, node_id, row)
             if row is not None and row.alive and node_id not in before:
-                picture.growth.resume()
+                picture.pause = picture.pause.end()
 
     def _effect_failed(self, event: EffectFailed) -> None:
         fleet, picture = self._fleet, self._fleet.picture

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 
 from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
-from sliceform.controller.reconcile.decide.schedule import choose_size, free_slices, larger
+from sliceform.controller.reconcile.decide.schedule import choose_size, free_slices, larger, schedule, startable
 from sliceform.controller.reconcile.ledger import Fleet
 from sliceform.controller.reconcile.run_rows import Ahead, RunRows
 from sliceform.controller.reconcile.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
@@ -69,7 +69,7 @@ class StatusBoard:
         fleet, picture = self._fleet, self._fleet.picture
         counts = Counter([row.state for row in rows])
         ready = counts["ready"] + counts["running"]
-        runs = self._work.rows(picture.runs, fleet.history.last_seq, picture.now)
+        runs = self._work.rows(picture.runs, fleet.history.last_seq, picture.now, picture.desired.largest)
         avoided = picture.places.avoided
         return FleetStatus(
             label=self._label,
@@ -90,32 +90,39 @@ class StatusBoard:
 
     def status_of(self, run: RunRecord) -> RunStatus:
         """Return a run as it is now; for the loop's thread."""
-        runs = self._fleet.picture.runs
-        before = itertools.takewhile(lambda other: other is not run, runs)
-        return run_status(run, self.outlook(run, Ahead.of(before)))
+        picture = self._fleet.picture
+        before = itertools.takewhile(lambda other: other is not run, picture.runs)
+        return run_status(run, self.outlook(run, Ahead.of(before, picture.desired.largest)))
 
     def outlook(self, run: RunRecord, ahead: Ahead) -> str:
         """Say in a sentence what a run waits for, or is about to do; empty if it just runs."""
         picture = self._fleet.picture
         if run.active is not None:
             return self._change_of(run, run.active)
-        if run.ended is not None:
-            return ""
+        if run.ended is not None or not run.sizes:
+            return ""  # over, or not taken in yet
+        if not startable(picture, run):
+            most = picture.desired.largest
+            return (
+                f"can no longer start: it takes {run.sizes[0]} slices, the fleet aims for {most}; scale, or cancel it"
+            )
         if picture.now < run.not_before:
             return f"backs off for {run.not_before - picture.now:.1f} s before attempt {run.tries + 1}"
         if run.options.pinned is not None:
             return f"waits until {' and '.join(run.options.pinned)} can take it"
         if ahead.count:
             return f"waits behind {ahead}"
-        sizes = run.options.sizes or picture.desired.sizes
-        free = len(free_slices(list(picture.lives.values())))
-        size, when = choose_size(picture, run, free)
-        if size:
-            return f"starts on {size}"
-        wanted = " or ".join(map(str, sizes))
-        if when != float("inf"):
-            return f"waits {when - picture.now:.1f} s more for a larger size than {free} ({wanted})"
-        return f"waits for {wanted} ready slices that are free; {free} are"
+        lives = list(picture.lives.values())
+        free = len(free_slices(lives))
+        used = sum(life.record.state is SliceState.RUNNING for life in lives)
+        size, when = choose_size(picture, run, free, used)
+        takes = " or ".join(map(str, run.sizes))
+        if size and when > picture.now:
+            return f"waits {when - picture.now:.1f} s more for a larger size than {size} ({takes})"
+        keeper = schedule(picture, lives).keeper if free else ""
+        if keeper not in {"", run.id}:
+            return f"waits for {takes} ready slices that are free; {free} are, and kept for {keeper}"
+        return f"waits for {takes} ready slices that are free; {free} are"
 
     def _change_of(self, run: RunRecord, attempt: Attempt) -> str:
         """Say what keeps an attempt from beginning, or whether it is to end before its work is done."""
@@ -128,19 +135,22 @@ class StatusBoard:
             if item is not None and item.failures:
                 return f"has not begun on {member} after {item.failures} failed tries: {item.detail}"
         found = larger(picture)
-        if found is None or found[0] is not run or run.larger_since is None:
+        if found is None or found[0] is not run:
             return ""
-        left_s = max(0.0, run.larger_since + picture.settings.scale_up_after_s - picture.now)
+        left_s = max(0.0, found[2] - picture.now)
         return f"starts again on {found[1]} slices in {left_s:.1f} s, if they stay free"
 
     def _growth(self, ready: int) -> str:
         picture = self._fleet.picture
-        if picture.growth.paused(picture.now) and ready < picture.desired.target:
-            left = picture.growth.paused_until - picture.now
+        if picture.now < picture.pause.until and ready < picture.desired.target:
+            left = picture.pause.until - picture.now
             return f"growth to {picture.desired.largest} pauses for {left:.0f} s: the last try found no capacity"
-        backoff = picture.backoff
-        if picture.now < backoff.until:
-            return f"backs off for {backoff.until - picture.now:.1f} s after {backoff.failures} failures in a row"
+        failed = [vacancy for vacancy in picture.vacancies if vacancy.not_before > picture.now]
+        if failed:
+            first = min(failed, key=lambda vacancy: vacancy.not_before)
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            left = first.not_before - picture.now
+            return f"backs off for {left:.1f} s after {first.failures} failures in a row{more}: {first.detail}"
         live = any(life.record.state in LIVE for life in picture.lives.values())
         if ready < picture.desired.target and live:
             return f"waits for {picture.desired.target - ready} of {picture.desired.target} slices"

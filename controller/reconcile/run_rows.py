@@ -20,9 +20,9 @@ class Ahead:
     first: str = ""
 
     @classmethod
-    def of(cls, runs: Iterable[RunRecord]) -> Ahead:
-        """Count those that others wait behind."""
-        blocking = [run.id for run in runs if _blocks(run)]
+    def of(cls, runs: Iterable[RunRecord], largest: int) -> Ahead:
+        """Count those that others wait behind; `largest` is the largest size that is wanted."""
+        blocking = [run.id for run in runs if _blocks(run, largest)]
         return cls(len(blocking), blocking[0]) if blocking else cls()
 
     def __str__(self) -> str:
@@ -42,8 +42,11 @@ class RunRows:
         #: By run: how many of its attempts were forgotten, and the first of those that are kept, if they cannot change.
         self._settled: dict[str, tuple[int, tuple[AttemptStatus, ...]]] = {}
 
-    def rows(self, runs: Sequence[RunRecord], seq: int, now: float) -> tuple[RunStatus, ...]:
-        """Return a row per run, in order; `seq` is the number of the last change, `now` the loop time."""
+    def rows(self, runs: Sequence[RunRecord], seq: int, now: float, largest: int) -> tuple[RunStatus, ...]:
+        """Return a row per run, in order; `seq` is the number of the last change, `now` the loop time.
+
+        `largest` is the largest size that is wanted.
+        """
         if seq != self._seq:
             alive = {run.id for run in runs}
             self._settled = {name: rows for name, rows in self._settled.items() if name in alive}
@@ -58,7 +61,7 @@ class RunRows:
                 if count and run.waiting and now >= run.not_before:
                     self._queued[run.id] = row
             made.append(row)
-            if row.state == "waiting" and run.options.pinned is None:
+            if _blocks(run, largest):
                 count, first = count + 1, first or run.id
         return tuple(made)
 
@@ -79,5 +82,5 @@ class RunRows:
         return known
 
 
-def _blocks(run: RunRecord) -> bool:
-    return run.waiting and run.options.pinned is None
+def _blocks(run: RunRecord, largest: int) -> bool:
+    return run.waiting and run.options.pinned is None and run.sizes[0] <= largest

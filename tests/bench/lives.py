@@ -73,7 +73,7 @@ def kept(fleet: SliceController, backend: int, reference: type | None = None) ->
     books = [
         picture.lives,
         picture.runs,
-        picture.unreplaced,
+        picture.vacancies,
         picture.places.avoided,
         picture.places.strikes,
         inner.users,

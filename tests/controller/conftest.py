@@ -14,14 +14,13 @@ import structlog
 from sliceform.controller.api.controller import SliceController
 from sliceform.controller.api.run import Run
 from sliceform.controller.model.events import HostView, Loss, Outcome, OutcomeKind, SliceView
-from sliceform.controller.model.run_options import RunOptions
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.model.sizes import Desired, parse_sizes
 from sliceform.controller.reconcile.decide.fleet import Picture
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
-from sliceform.controller.reconcile.decide.run import RunRecord
+from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
+from sliceform.controller.reconcile.decide.run import RunOptions, RunRecord
 from sliceform.controller.reconcile.status import SliceStatus
 from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend
 from sliceform.states import Change
@@ -228,18 +227,20 @@ def pictures(draw: Any) -> Picture:
         RunRecord(f"run-{number}", None, RunOptions(sizes=draw(rarely(st.just((1,))))), 0.0, 0.0, lambda _: None)
         for number in range(2, 2 + draw(st.integers(0, 2)))
     ]
-    growth = Growth(settings.surplus_s, changed_at=draw(moments), paused_until=draw(st.sampled_from([0.0, 200.0])))
-    backoff = Backoff(0.5, 60.0, random.Random(0), until=draw(st.sampled_from([0.0, 101.0])))
+    for run in runs:
+        run.sizes = run.options.sizes or sizes
+    vacancies = st.builds(Vacancy, st.just("slice-0"), st.booleans(), st.just(1), st.sampled_from([0.0, 101.0]))
     return Picture(
         settings=settings,
         desired=Desired(sizes, draw(st.integers(0, 1))),
         lives={life.record.id: life for life in found},
         runs=runs,
         places=Places(settings),
-        growth=growth,
-        backoff=backoff,
+        backoff=Backoff(0.5, 60.0, random.Random(0)),
+        pause=Pause(draw(st.sampled_from([0.0, 200.0])), 1),
+        added_at=draw(moments),
         hosts=HOSTS,
-        unreplaced=draw(st.sampled_from([[], ["slice-0"]])),
+        vacancies=draw(st.lists(vacancies, max_size=1)),
         next_number=len(found) + 1,
         now=100.0,
         surveyed=True,

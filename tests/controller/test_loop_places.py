@@ -39,7 +39,7 @@ class TestWhole:
         assert (expire.reason, expire.key) == (Reason.PLACE_AVOIDED, "slice-1")
         assert expire.detail == "half is not whole: no living node has worker id 1"
         assert world.place("slice-2") == "whole"
-        assert world.picture.backoff.failures == 0
+        assert world.picture.vacancies == []
 
     def test_claim_waits_for_hosts_that_join_one_after_the_other(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, ["a"])

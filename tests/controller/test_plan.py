@@ -9,14 +9,13 @@ from hypothesis import given, settings
 
 from sliceform.controller.model.effects import AttemptSpec
 from sliceform.controller.model.events import Notice
-from sliceform.controller.model.run_options import RunOptions
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.sizes import Desired, parse_sizes
 from sliceform.controller.reconcile.decide.fleet import Picture
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.plan import pauses_growth, plan
-from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
-from sliceform.controller.reconcile.decide.run import Attempt, Ended, RunRecord, Verdict
+from sliceform.controller.reconcile.decide.plan import plan
+from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
+from sliceform.controller.reconcile.decide.run import Attempt, Ended, RunOptions, RunRecord, Verdict
 from sliceform.controller.reconcile.decide.schedule import free_slices
 from sliceform.controller.reconcile.decide.step import Step
 from sliceform.states import HOST_TABLE, SLICE_TABLE
@@ -47,16 +46,16 @@ def picture(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[Ru
         for host in life.record.hosts:
             host.state = HOSTS[life.record.state]
         lives[life.record.id] = life
+    for waiting in runs:
+        waiting.sizes = waiting.options.sizes or parse_sizes(sizes)
     return Picture(
         settings=wish,
         desired=Desired(parse_sizes(sizes), spares),
         lives=lives,
         runs=list(runs),
         places=Places(wish),
-        growth=Growth(wish.surplus_s),
         backoff=Backoff(0.5, 60.0, random.Random(0)),
         hosts=2,
-        unreplaced=[],
         next_number=len(lives) + 1,
         now=NOW,
         surveyed=True,
@@ -105,11 +104,10 @@ class TestWhateverThePicture:
         self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
     ) -> None:
         fleet = data.draw(any_picture)
-        before = copy.deepcopy([life.view for life in fleet.lives.values()]), fleet.next_number, list(fleet.unreplaced)
+        before = copy.deepcopy([life.view for life in fleet.lives.values()]), fleet.next_number, list(fleet.vacancies)
         versions = [life.version for life in fleet.lives.values()]
         assert plan(fleet) == plan(fleet)
-        assert pauses_growth(fleet) == pauses_growth(fleet)
-        after = [life.view for life in fleet.lives.values()], fleet.next_number, list(fleet.unreplaced)
+        after = [life.view for life in fleet.lives.values()], fleet.next_number, list(fleet.vacancies)
         assert after == before
         assert [life.version for life in fleet.lives.values()] == versions
 
@@ -131,7 +129,7 @@ class TestWhateverThePicture:
     ) -> None:
         fleet = data.draw(any_picture)
         fleet.blind = True
-        assert not pauses_growth(fleet)
+        assert plan(fleet).pause.count <= fleet.pause.count
         for step in plan(fleet).steps:
             assert step.reason not in {Reason.SCALE_DOWN, Reason.SURPLUS}
 
@@ -177,16 +175,24 @@ class TestCount:
 
     def test_a_replacement_says_whom_it_replaces(self) -> None:
         fleet = picture("ready", 3)
-        fleet.unreplaced = ["slice-7"]
+        fleet.vacancies = [Vacancy("slice-7", lost=True)]
         first, second = created(fleet)
         assert (first.cause, first.reason, first.detail) == ("slice-7", Reason.REPLACEMENT, "replaces slice-7")
         assert (second.cause, second.reason) == (None, Reason.DESIRED)
 
     def test_creation_waits_for_the_backoff(self) -> None:
         fleet = picture("", 1)
-        fleet.backoff.until = NOW + 5.0
+        fleet.vacancies = [Vacancy("slice-7", lost=False, failures=3, not_before=NOW + 5.0)]
         decision = plan(fleet)
         assert (decision.steps, decision.due) == ((), NOW + 5.0)
+        assert decision.vacancies == tuple(fleet.vacancies)
+
+    def test_a_backoff_holds_up_nothing_but_what_failed(self) -> None:
+        fleet = picture("ready", 3)
+        failing = Vacancy("slice-7", lost=False, failures=3, not_before=NOW + 5.0)
+        fleet.vacancies = [failing, Vacancy("slice-8", lost=True)]
+        assert [step.cause for step in created(fleet)] == ["slice-8"]
+        assert plan(fleet).vacancies == (failing,)
 
     def test_scale_down_takes_pending_then_placed_then_idle_newest_first_and_never_what_runs(self) -> None:
         states = "ready pending running placed ready pending placed running"
@@ -214,30 +220,54 @@ class TestSizes:
 
     def test_surplus_goes_back_after_a_while_and_growth_pauses(self) -> None:
         fleet = picture("ready ready ready pending", [2, 4])
-        fleet.growth.changed_at = NOW - 299.0
-        assert not pauses_growth(fleet)
+        fleet.added_at = NOW - 299.0
         assert plan(fleet).steps == ()
-        assert plan(fleet).due == NOW + 1.0
+        assert (plan(fleet).pause, plan(fleet).due) == (Pause(), NOW + 1.0)
         fleet.now = NOW + 1.0
-        assert pauses_growth(fleet)
-        fleet.growth.pause(fleet.now)
+        decision = plan(fleet)
         assert drained(fleet) == ["slice-4", "slice-3"]
-        assert plan(fleet).steps[0].reason is Reason.SURPLUS
-        assert plan(fleet).due == fleet.growth.paused_until
+        assert decision.steps[0].reason is Reason.SURPLUS
+        assert (decision.pause, decision.due) == (Pause(fleet.now + 300.0, 1), fleet.now + 300.0)
+
+    def test_a_slice_is_idle_since_its_own_last_use(self) -> None:
+        fleet = picture("ready ready ready", [2, 4])
+        for name, since in (("slice-1", NOW - 1.0), ("slice-2", NOW - 100.0), ("slice-3", NOW - 200.0)):
+            fleet.lives[name].record.since = since
+        assert (drained(fleet), plan(fleet).due) == ([], NOW + 100.0)
+
+    def test_a_run_that_waits_keeps_what_it_could_use_and_ends_the_pause(self) -> None:
+        fleet = picture("ready ready ready", [2, 4], runs=(run(1, (4,)),))
+        fleet.pause = Pause(NOW + 100.0, 2)
+        assert drained(fleet) == []
+        assert (len(created(fleet)), plan(fleet).pause) == (1, Pause(0.0, 2))
+
+    def test_the_largest_size_reached_forgets_the_pauses(self) -> None:
+        fleet = picture("ready ready", [1, 2])
+        fleet.pause = Pause(NOW - 100.0, 5)
+        assert plan(fleet).pause == Pause()
+
+    def test_a_loss_is_replaced_though_growth_pauses(self) -> None:
+        fleet = picture("running running running", [2, 4, 8])
+        fleet.pause = Pause(NOW + 100.0, 1)
+        assert created(fleet) == []
+        fleet.vacancies = [Vacancy("slice-9", lost=True)]
+        assert [step.cause for step in created(fleet)] == ["slice-9"]
+        fleet.vacancies = [Vacancy("slice-9", lost=False, failures=1)]
+        assert created(fleet) == []
 
     def test_growth_resumes(self) -> None:
         fleet = picture("ready ready", [2, 4])
-        fleet.growth.pause(NOW)
+        fleet.pause = Pause().begin(NOW, 300.0)
         assert plan(fleet).steps == ()
-        fleet.now = fleet.growth.paused_until
+        fleet.now = fleet.pause.until
         assert len(created(fleet)) == 2
 
     def test_spares_are_no_surplus(self) -> None:
         fleet = picture("ready ready ready pending pending", [2, 4], spares=1)
-        assert not pauses_growth(fleet)
+        assert (drained(fleet), plan(fleet).pause) == ([], Pause())
 
     def test_running_slices_are_no_surplus(self) -> None:
-        assert not pauses_growth(picture("running running running pending", [2, 4]))
+        assert drained(picture("running running running pending", [2, 4])) == []
 
 
 class TestPreempted:
@@ -284,14 +314,41 @@ class TestRuns:
 
     def test_start_smaller_once_nothing_was_added_for_a_while(self) -> None:
         fleet = picture("ready ready pending pending", [2, 4], runs=(run(),))
-        fleet.growth.changed_at = NOW - 29.0
+        fleet.added_at = NOW - 29.0
         assert (plan(fleet).starts, plan(fleet).due) == ((), NOW + 1.0)
         fleet.now = NOW + 1.0
         assert plan(fleet).starts[0].members == ("slice-1", "slice-2")
 
-    def test_first_come_first_served(self) -> None:
+    def test_one_that_cannot_start_is_overtaken_until_it_has_waited_for_long(self) -> None:
         fleet = picture("ready ready", 3, runs=(run(1, (3,)), run(2, (1,))))
+        fleet.runs[0].waiting_since = NOW - 599.0
+        assert [start.run_id for start in plan(fleet).starts] == ["run-2"]
+        fleet.runs[0].waiting_since = NOW - 600.0
         assert plan(fleet).starts == ()
+
+    def test_one_that_can_no_longer_start_holds_nobody_up(self) -> None:
+        fleet = picture("ready ready", 2, runs=(run(1, (3,)), run(2, (1,))))
+        assert [start.run_id for start in plan(fleet).starts] == ["run-2"]
+
+    def test_spares_are_for_losses_alone(self) -> None:
+        fresh, lost = run(1), run(2, (3,), previous=("slice-1", "slice-2", "slice-9"))
+        fleet = picture("ready ready ready", [2, 3], spares=1, runs=(fresh,))
+        (start,) = plan(fleet).starts
+        assert len(start.members) == 2
+        (start,) = plan(picture("ready ready ready", [2, 3], spares=1, runs=(lost,))).starts
+        assert len(start.members) == 3
+
+    def test_nobody_waits_for_spares_to_come(self) -> None:
+        assert len(plan(picture("ready ready", 2, spares=2, runs=(run(),))).starts) == 1
+        assert plan(picture("running running ready", 2, spares=2, runs=(run(1, (1,)),))).starts == ()
+
+    def test_what_a_run_was_stopped_to_grow_to_is_kept_for_it(self) -> None:
+        growing, other = run(1, (2, 4), previous=("slice-1", "slice-2")), run(2, (2,))
+        growing.attempts[0].verdict, growing.grown_to = None, 4
+        fleet = picture("running running ready ready", [2, 4], runs=(growing, other))
+        assert plan(fleet).starts == ()
+
+    def test_first_come_first_served(self) -> None:
         fleet = picture("ready ready ready", 3, runs=(run(1, (2,)), run(2, (1,)), run(3, (1,))))
         assert [(start.run_id, len(start.members)) for start in plan(fleet).starts] == [("run-1", 2), ("run-2", 1)]
 
@@ -317,4 +374,4 @@ class TestRuns:
         fleet.lives["slice-1"].view.hosts[0].notices = {"gce": None}
         fleet.lives["slice-2"].drain_by = 0.0
         assert fleet.lives["slice-1"].view.hosts[0].notice == Notice("gce", None)
-        assert free_slices(list(fleet.lives.values())) == ["slice-3"]
+        assert [life.record.id for life in free_slices(list(fleet.lives.values()))] == ["slice-3"]

@@ -8,20 +8,15 @@ from hypothesis import given
 
 from sliceform.controller.model.events import Node
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.reconcile.decide.policy import AvoidCause, Backoff, Growth, Places
+from sliceform.controller.reconcile.decide.policy import AvoidCause, Backoff, Pause, Places, Vacancy
 
 SETTINGS = Settings(avoid_lost_s=300.0, quarantine_after=3, quarantine_s=1800.0)
 
 
 @given(st.integers(0, 1000), st.integers(1, 40))
 def test_backoff_doubles_with_jitter_up_to_its_bound(seed: int, failures: int) -> None:
-    backoff = Backoff(0.5, 60.0, random.Random(seed))
-    for number in range(failures):
-        backoff.failed(100.0)
-        full = min(60.0, 0.5 * 2**number)
-        assert full / 2 <= backoff.until - 100.0 <= full
-    backoff.succeeded()
-    assert (backoff.failures, backoff.until) == (0, 0.0)
+    full = min(60.0, 0.5 * 2 ** (failures - 1))
+    assert full / 2 <= Backoff(0.5, 60.0, random.Random(seed)).until(failures, 100.0) - 100.0 <= full
 
 
 class TestLostPlace:
@@ -125,17 +120,22 @@ class TestFailingPlace:
         assert places.names() == {"b"}
 
 
-def test_growth_pauses_twice_as_long_each_time_and_begins_anew_for_another_wish() -> None:
-    growth = Growth(300.0)
-    lengths = []
+def test_growth_pauses_twice_as_long_each_time_up_to_a_bound() -> None:
+    pause, lengths = Pause(), []
     for _ in range(9):
-        growth.pause(1000.0)
-        lengths.append(growth.paused_until - 1000.0)
+        pause = pause.begin(1000.0, 300.0)
+        lengths.append(pause.until - 1000.0)
     assert lengths[:3] == [300.0, 600.0, 1200.0]
-    assert lengths[-1] == 300.0 * 64
-    assert growth.paused(1299.0)
-    growth.resume()
-    assert not growth.paused(1000.0)
-    growth.reset(2000.0)
-    growth.pause(2000.0)
-    assert (growth.changed_at, growth.paused_until) == (2000.0, 2300.0)
+    assert lengths[-1] == 300.0 * 16
+    assert pause.end() == Pause(0.0, 9)
+
+
+def test_a_vacancy_keeps_its_failures_until_its_slice_has_been_ready() -> None:
+    backoff = Backoff(0.5, 60.0, random.Random(0))
+    first = Vacancy.of("slice-1", None).failed(backoff, 100.0, "quota")
+    assert (first.lost, first.failures, first.detail) == (False, 1, "quota")
+    assert 100.25 <= first.not_before <= 100.5
+    second = Vacancy.of("slice-2", first).failed(backoff, 200.0, "quota")
+    assert second.failures == 2
+    assert Vacancy.of("slice-3", second, lost=True) == Vacancy("slice-3", lost=True, failures=2, detail="quota")
+    assert Vacancy.of("slice-4", None, lost=True).failures == 0

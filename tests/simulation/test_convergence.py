@@ -279,6 +279,8 @@ class FleetMachine(RuleBasedStateMachine):
         for change in changes:
             if change.trigger and change.dest is None:
                 del self.states[change.key]
+        used = [change for change in changes if change.trigger == "drain" and change.source == "running"]
+        assert [change for change in used if change.reason in {Reason.SCALE_DOWN, Reason.SURPLUS}] == []
         records = [life.record for life in self.fleet._fleet.picture.lives.values()]
         assert check_records(records, exclusive_nodes=self.shape.exclusive_nodes) == ()
         for row in self.fleet.status().slices:
@@ -297,12 +299,20 @@ class FleetMachine(RuleBasedStateMachine):
             return
         try:
             self.all_is_mended()
+            self.what_cannot_start_is_given_up()
             if self.sound:
                 self.it_converges()
         finally:
             self.fleet.close()
         if self.sound:
             self.it_left_nothing()
+
+    def what_cannot_start_is_given_up(self) -> None:
+        """Sizes are fixed at submission: of a run that is too large for what is wanted now, its owner has to decide."""
+        largest = self.fleet._desired.largest
+        for run in self.runs:
+            if not run.done() and run.record.sizes and run.record.sizes[0] > largest:
+                run.cancel()
 
     def it_left_nothing(self) -> None:
         assert self.sim.left_at_close == {}
@@ -339,7 +349,7 @@ class FleetMachine(RuleBasedStateMachine):
         assert set(fleet.picture.lives) == there
         assert {life for users in fleet.users.values() for life, _ in users} == there
         assert (len(fleet.outbox), fleet.attempts, fleet.picture.runs) == (0, {}, [])
-        assert (fleet.picture.unreplaced, self.fleet._runs) == ([], {})
+        assert (fleet.picture.vacancies, self.fleet._runs) == ([], {})
 
     # Inside.
 

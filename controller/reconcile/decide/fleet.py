@@ -5,12 +5,12 @@ Pure values; the loop's thread owns and updates them, `plan` only reads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.policy import Backoff, Growth, Places
+from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
 from sliceform.controller.reconcile.decide.run import RunRecord
 
 
@@ -22,15 +22,20 @@ class Picture:
     desired: Desired
     #: By slice id, oldest first.
     lives: dict[str, Life]
-    #: First come first served.
+    #: In the order of the queue: higher priority first, then as they were submitted.
     runs: list[RunRecord]
     places: Places
-    growth: Growth
     backoff: Backoff
     #: Hosts of every slice.
     hosts: int
     #: Slices that were lost, expired or taken and have no replacement yet, oldest first.
-    unreplaced: list[str]
+    vacancies: list[Vacancy] = field(default_factory=list)
+    #: Whether trying for the largest size pauses.
+    pause: Pause = field(default_factory=Pause)
+    #: When a slice became ready, or what is wanted changed, last.
+    added_at: float = 0.0
+    #: When one was preempted last.
+    lost_at: float = 0.0
     #: Number of the next slice.
     next_number: int = 1
     #: Loop time, seconds, and the epoch time that goes with it.

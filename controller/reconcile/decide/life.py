@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sliceform.controller.model.effects import Reserve
 from sliceform.controller.model.events import HostView, Notice, SliceView
 from sliceform.controller.model.finding import Finding
+from sliceform.controller.reconcile.decide.policy import Vacancy
 from sliceform.states.records import HostRecord, SliceRecord
 from sliceform.states.slices import SliceState
 
@@ -30,6 +31,8 @@ class Life:
     stop_by: float | None = None
     #: The loop time that its release was asked for with; None before.
     release_by: float | None = None
+    #: What it stands in for, until it is ready.
+    vacancy: Vacancy | None = None
     #: Key of the attempt on this slice that has been found over.
     over: str | None = None
     #: What has been noted in the history already, so that a level is noted once.

@@ -6,12 +6,13 @@ here; what happened in the world is `sync`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
+from sliceform.controller.reconcile.decide.capacity import capacity
 from sliceform.controller.reconcile.decide.fleet import Picture
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.schedule import growth, starts
-from sliceform.controller.reconcile.decide.step import Decision, GrowRun, StartAttempt, Step
+from sliceform.controller.reconcile.decide.schedule import growth, overdue, schedule
+from sliceform.controller.reconcile.decide.step import Decision, Step
 from sliceform.controller.reconcile.decide.sync import FOREVER, earliest_notice
 from sliceform.states.hosts import HostState, HostTrigger
 from sliceform.states.reasons import Reason
@@ -24,36 +25,24 @@ _SAME_S = 0.001
 def plan(picture: Picture) -> Decision:
     """Return everything that is to be done now, in the order to do it."""
     steps, drains, live, due = _survey(picture)
-    creates: list[Step] = []
-    begun: list[StartAttempt] = []
-    grown: GrowRun | None = None
-    if picture.closing_by is None:
-        target, growth_due = _target(picture, live)
-        due = min(due, growth_due)
-        if len(live) > target:
-            drains += _surplus(picture, live, len(live) - target)
-        taken = [step.life for step in drains if step.reason is Reason.OPERATOR]
-        creates, create_due = _creates(picture, target - len(live), taken)
-        due = min(due, create_due)
-        leaving = {step.life for step in drains}
-        begun, start_due = starts(picture, [life for life in live if life.record.id not in leaving])
-        grown, growth_due = growth(picture)
-        due = min(due, start_due, growth_due)
+    if picture.closing_by is not None:
+        for step in drains:
+            steps += [step, *_host_drains(picture.lives[step.life], step)]
+        return Decision(tuple(steps), pause=picture.pause, vacancies=tuple(picture.vacancies), due=due)
+    taken = [step.life for step in drains if step.reason is Reason.OPERATOR]
+    number = capacity(picture, live, taken)
+    drains += number.drains
     for step in drains:
-        steps.append(step)
-        steps += _host_drains(picture.lives[step.life], step)
-    steps += creates
-    for start in begun:
+        steps += [step, *_host_drains(picture.lives[step.life], step)]
+    steps += number.creates
+    leaving = {step.life for step in drains}
+    ends, end_due = overdue(picture)
+    work = schedule(picture, [life for life in live if life.record.id not in leaving])
+    for start in work.starts:
         steps += [Step(life, None, SliceTrigger.START, Reason.RUN_STARTED, start.run_id) for life in start.members]
-    return Decision(tuple(steps), tuple(begun), grown, due)
-
-
-def pauses_growth(picture: Picture) -> bool:
-    """Whether idle slices have waited long enough for a larger size and are to go back; see `policy.Growth`."""
-    if len(picture.desired.sizes) == 1 or picture.blind or picture.growth.paused(picture.now):
-        return False
-    surplus, _ = _idle_surplus(picture, list(picture.lives.values()))
-    return surplus > 0 and picture.now - picture.growth.changed_at >= picture.settings.surplus_s
+    grown, growth_due = growth(picture)
+    due = min(due, number.due, end_due, work.due, growth_due)
+    return Decision(tuple(steps), work.starts, grown, ends, number.pause, number.vacancies, due)
 
 
 def _survey(picture: Picture) -> tuple[list[Step], list[Step], list[Life], float]:
@@ -140,58 +129,3 @@ def _grace_end(picture: Picture, life: Life) -> float:
     else:
         end = picture.now + deadline - picture.epoch
     return end if life.drain_by is None else min(end, life.drain_by)
-
-
-def _idle_surplus(picture: Picture, lives: Sequence[Life]) -> tuple[int, int]:
-    """Return how many ready slices serve no valid size, and the size that is reached."""
-    desired = picture.desired
-    states = [life.record.state for life in lives]
-    idle = states.count(SliceState.READY)
-    reached = idle + states.count(SliceState.RUNNING)
-    size = desired.valid_size(reached)
-    if size in {0, desired.largest}:
-        return 0, size
-    return max(0, min(idle, reached - size - desired.spares)), size
-
-
-def _target(picture: Picture, live: Sequence[Life]) -> tuple[int, float]:
-    """Return how many live slices to have, and when that may change by itself."""
-    desired, growth = picture.desired, picture.growth
-    surplus, size = _idle_surplus(picture, live)
-    if growth.paused(picture.now):
-        held = max(size, desired.smallest) + desired.spares
-        return min(held, desired.target), growth.paused_until
-    return desired.target, growth.changed_at + picture.settings.surplus_s if surplus else FOREVER
-
-
-def _surplus(picture: Picture, live: Sequence[Life], count: int) -> Iterator[Step]:
-    """Choose what is too many: pending first, then placed, then idle ready, newest first; never what runs."""
-    if picture.blind:
-        return
-    reason = Reason.SURPLUS if picture.growth.paused(picture.now) else Reason.SCALE_DOWN
-    chosen = [
-        life
-        for state in (SliceState.PENDING, SliceState.PLACED, SliceState.READY)
-        for life in reversed(live)
-        if life.record.state is state
-    ][:count]
-    for life in chosen:
-        yield Step(life.record.id, None, SliceTrigger.DRAIN, reason)
-
-
-def _creates(picture: Picture, missing: int, taken: Sequence[str]) -> tuple[list[Step], float]:
-    """Create what is missing; `taken` are slices that an operator's drain takes in the same pass."""
-    if missing <= 0 or not picture.surveyed:
-        return [], FOREVER
-    if picture.now < picture.backoff.until:
-        return [], picture.backoff.until
-    replaced = [*picture.unreplaced, *taken][:missing]
-    steps = []
-    for offset in range(missing):
-        old = replaced[offset] if offset < len(replaced) else None
-        reason = Reason.REPLACEMENT if old else Reason.DESIRED
-        detail = f"replaces {old}" if old else ""
-        name = f"slice-{picture.next_number + offset}"
-        steps.append(Step(name, None, SliceTrigger.CREATE, reason, detail, old))
-        steps += [Step(name, rank, HostTrigger.CREATE, reason, detail, name) for rank in range(picture.hosts)]
-    return steps, FOREVER

@@ -1,4 +1,4 @@
-"""What the controller remembers between ticks to decide well: backoff, places to avoid, when to stop growing.
+"""What the controller remembers between ticks to decide well: what to try again when, and which places to avoid.
 
 Plain values that the loop's thread owns; `plan` only reads them. No I/O and no clock: `now` is loop time, seconds.
 """
@@ -9,31 +9,67 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from sliceform.controller.model.events import Node
 from sliceform.controller.model.settings import Settings
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Backoff:
     """Delay between tries that grows with every failure in a row, with jitter so that fleets do not march in step."""
 
     initial_s: float
     max_s: float
     rng: random.Random
+
+    def until(self, failures: int, now: float) -> float:
+        """Return the time of the next try after so many failures: half to the whole of the doubled delay from now."""
+        delay = min(self.max_s, self.initial_s * 2.0 ** min(failures - 1, 30))
+        return now + delay * self.rng.uniform(0.5, 1.0)
+
+
+class Vacancy(NamedTuple):
+    """A slice that is gone and has no replacement yet. What fails is tried again later; nothing else waits for that."""
+
+    slice_id: str
+    #: It is, or stands for, one that was lost or taken; otherwise all that failed was a try for more.
+    lost: bool
+    #: Slices that failed here one after the other.
     failures: int = 0
+    #: Loop time before which it is not replaced.
+    not_before: float = 0.0
+    #: Why the last of them failed.
+    detail: str = ""
+
+    @classmethod
+    def of(cls, slice_id: str, before: Vacancy | None, *, lost: bool = False) -> Vacancy:
+        """Return the one that a slice leaves which stands for `before`; None if it was ready, or stands for nobody."""
+        if before is None:
+            return cls(slice_id, lost)
+        return cls(slice_id, lost or before.lost, before.failures, detail=before.detail)
+
+    def failed(self, backoff: Backoff, now: float, detail: str) -> Vacancy:
+        """Count one more failure, and wait."""
+        failures = self.failures + 1
+        return self._replace(failures=failures, not_before=backoff.until(failures, now), detail=detail)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """That the largest size is not tried for, because capacity for it was not found; forgotten when it was reached."""
+
     until: float = 0.0
+    #: Pauses so far.
+    count: int = 0
 
-    def failed(self, now: float) -> None:
-        """Count a failure and set the time of the next try: between half and the whole of the doubled delay."""
-        delay = min(self.max_s, self.initial_s * 2 ** min(self.failures, 30))
-        self.failures += 1
-        self.until = now + delay * self.rng.uniform(0.5, 1.0)
+    def begin(self, now: float, surplus_s: float) -> Pause:
+        """Pause, twice as long each time, up to 16 times `surplus_s`."""
+        return Pause(now + surplus_s * 2.0 ** min(self.count, 4), self.count + 1)
 
-    def succeeded(self) -> None:
-        """Begin anew."""
-        self.failures = 0
-        self.until = 0.0
+    def end(self) -> Pause:
+        """Try again now."""
+        return Pause(0.0, self.count)
 
 
 class AvoidCause(StrEnum):
@@ -175,41 +211,3 @@ class Places:
 def _alive(nodes: Mapping[str, Node], node: str) -> bool:
     row = nodes.get(node)
     return row is not None and row.alive
-
-
-@dataclass(slots=True)
-class Growth:
-    """Whether to go on asking for more slices than the size that has been reached.
-
-    A surplus that has found no use for `surplus_s` goes back, and asking for the next size pauses, twice as long each
-    time, unless new capacity is seen.
-    """
-
-    surplus_s: float
-    #: When a slice became ready, or the desired count changed, last.
-    changed_at: float = 0.0
-    paused_until: float = 0.0
-    pauses: int = 0
-
-    def changed(self, now: float) -> None:
-        """Note that a slice has become ready."""
-        self.changed_at = now
-
-    def pause(self, now: float) -> None:
-        """Stop asking for a while."""
-        self.paused_until = now + self.surplus_s * 2 ** min(self.pauses, 6)
-        self.pauses += 1
-
-    def resume(self) -> None:
-        """Ask again: the desired count changed, or new capacity is there."""
-        self.paused_until = 0.0
-
-    def reset(self, now: float) -> None:
-        """Begin anew for another desired count."""
-        self.changed_at = now
-        self.paused_until = 0.0
-        self.pauses = 0
-
-    def paused(self, now: float) -> bool:
-        """Whether growth is paused."""
-        return now < self.paused_until

@@ -177,6 +177,10 @@ class RunRecord:
     waiting_since: float
     #: Called once, on the loop's thread, when the run is over; only stores and wakes.
     on_end: Callable[[RunRecord], None]
+    #: Valid sizes, ascending: its own, or those that were wanted when it was submitted.
+    sizes: tuple[int, ...] = ()
+    #: Loop time at which it was taken in.
+    submitted_at: float = 0.0
     #: The first and the newest, up to `ATTEMPTS_KEPT`; and how many have begun.
     attempts: list[Attempt] = field(default_factory=list)
     tries: int = 0
@@ -185,12 +189,12 @@ class RunRecord:
     not_before: float = 0.0
     #: Attempts in a row that ended soon after they began.
     hasty: int = 0
-    #: Loop time since which it could have had more slices; None if it could not.
-    larger_since: float | None = None
     #: How many slices its last attempt was ended for; None if for another reason.
     grown_to: int | None = None
     #: Loop time by which its work is to be gone, since it was cancelled; None = nobody asked.
     cancel_by: float | None = None
+    #: Why it was, if nobody asked for it.
+    cancel_detail: str = ""
     ended: Ended | None = None
     detail: str = ""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from sliceform.controller.reconcile.decide.policy import Pause, Vacancy
 from sliceform.states.hosts import HostTrigger
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceTrigger
@@ -51,15 +52,26 @@ class GrowRun(NamedTuple):
     size: int
 
 
+class EndRun(NamedTuple):
+    """End a run as cancelled: it has waited, or gone on, for longer than its options allow."""
+
+    run_id: str
+    detail: str
+
+
 class Decision(NamedTuple):
     """All that one pass of `plan` decided."""
 
     steps: tuple[Step, ...] = ()
     starts: tuple[StartAttempt, ...] = ()
     growth: GrowRun | None = None
+    ends: tuple[EndRun, ...] = ()
+    #: What is to be remembered: whether growth pauses, and what is still to be replaced.
+    pause: Pause = Pause()
+    vacancies: tuple[Vacancy, ...] = ()
     #: Loop time at which, if nothing else happens, to look again.
     due: float = float("inf")
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.steps or self.starts or self.growth)
+        return bool(self.steps or self.starts or self.growth or self.ends)
