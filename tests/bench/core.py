@@ -234,15 +234,17 @@ def memory(slices: int) -> list[Row]:
     ]
 
 
-def queue(waiting: int) -> Row:
-    """Measure ticks in which nothing happens while so many runs wait behind one that works."""
-    world = World(1)
+def queue(waiting: int, free: int) -> Row:
+    """Measure ticks in which nothing happens while so many runs wait for more slices than are free beside one."""
+    world = World(1 + free)
     world.until_ready()
-    for _ in range(1 + waiting):
-        world.fleet.submit(int)
+    world.fleet.options(slices=1).submit(int)
+    world.tick()
+    for _ in range(waiting):
+        world.fleet.options(slices=1 + free).submit(int)
     world.settle()
     idle = statistics.median(world.tick(0.1) for _ in range(100))
-    return Row(f"idle tick, {waiting} runs queued", idle, "ms", 1.0, "median of 100")
+    return Row(f"idle tick, {waiting} runs queued, {free} slices free", idle, "ms", 1.0, "median of 100")
 
 
 def pending(slices: int) -> list[Row]:
@@ -380,7 +382,7 @@ def main() -> int:
     del world
     rows += all_at_once(options.slices, options.repeats)
     rows += memory(options.slices)
-    rows += [*pending(200), queue(1_000), attempts(20, 160), *past(200, 800)]
+    rows += [*pending(200), queue(1_000, 0), queue(1_000, 1), attempts(20, 160), *past(200, 800)]
     rows.append(decode(options.slices * SHAPE.hosts))
     for row in rows:
         if isinstance(row, str):

@@ -6,7 +6,7 @@ submitted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sliceform.controller.reconcile.decide.fleet import Picture
@@ -51,44 +51,73 @@ def _demands(picture: Picture, run: RunRecord) -> bool:
     return run.grown_to is not None or (run.waiting and startable(picture, run))
 
 
+class _Pool:
+    """The free slices, while the runs are given theirs one after the other."""
+
+    def __init__(self, picture: Picture, live: Sequence[Life]) -> None:
+        """Begin with all that are free."""
+        self._picture = picture
+        self.free = [life.record.id for life in free_slices(live)]
+        self.used = sum(life.record.state is SliceState.RUNNING for life in live)
+        self.first_start = for_a_first_start(picture, len(self.free), self.used)
+
+    def choose(self, run: RunRecord, count: int) -> tuple[str, ...]:
+        """Return so many free slices, or all if there are fewer: those that the run had before come first."""
+        return assign(_previous(run), self.free, min(count, len(self.free))) if count > 0 else ()
+
+    def take(self, slices: Sequence[str], *, use: bool) -> None:
+        """Take slices out, to `use` them or to keep them."""
+        if slices:
+            self.free = [slice_id for slice_id in self.free if slice_id not in slices]
+            self.used += len(slices) * use
+            self.first_start = for_a_first_start(self._picture, len(self.free), self.used)
+
+
 def schedule(picture: Picture, live: Sequence[Life]) -> Schedule:
     """Give free slices to the runs that wait, in the order of the queue.
 
     A run that cannot start keeps none, so that younger ones may overtake it, until it has waited `overtake_s`.
     """
-    free = [life.record.id for life in free_slices(live)]
-    used = sum(life.record.state is SliceState.RUNNING for life in live)
+    pool = _Pool(picture, live)
     begun: list[StartAttempt] = []
     keeper, due = "", FOREVER
-    for run in picture.runs:
-        if not free:
-            break
-        if not run.waiting:
-            kept = max(0, (run.grown_to or 0) - len(run.attempts[-1].spec.members))
-        elif run.cancel_by is not None or not startable(picture, run):
-            continue
-        elif picture.now < run.not_before:
-            due = min(due, run.not_before)
-            continue
-        elif run.options.pinned is not None:
-            if set(run.options.pinned) <= set(free):
-                free = [slice_id for slice_id in free if slice_id not in run.options.pinned]
-                begun.append(StartAttempt(run.id, run.options.pinned))
-            continue
-        else:
-            size, when = choose_size(picture, run, len(free), used)
-            if size and when <= picture.now:
-                members = assign(_previous(run), free, size)
-                free = [slice_id for slice_id in free if slice_id not in members]
-                used += size
-                begun.append(StartAttempt(run.id, members))
-                continue
-            kept, due = _kept(picture, run, size, len(free), used), min(due, when)
-        if kept:
+    for run in _in_turn(picture, pool):
+        members, kept, when = _turn(picture, run, pool)
+        due = min(due, when)
+        if members:
+            begun.append(StartAttempt(run.id, members))
+        elif kept:
             keeper = keeper or run.id
-            mine = assign(_previous(run), free, min(kept, len(free)))
-            free = [slice_id for slice_id in free if slice_id not in mine]
+        pool.take(members or kept, use=bool(members))
     return Schedule(tuple(begun), keeper, due)
+
+
+def _in_turn(picture: Picture, pool: _Pool) -> Iterator[RunRecord]:
+    """Yield the runs that may start or keep something, while slices are free: most of a long queue can do neither."""
+    patient_since = picture.now - picture.settings.overtake_s
+    for run in picture.runs:
+        if not pool.free:
+            return
+        most = len(pool.free) if run.attempts else pool.first_start
+        if run.sizes[0] <= most or run.waiting_since <= patient_since or run.grown_to is not None:
+            yield run
+
+
+def _turn(picture: Picture, run: RunRecord, pool: _Pool) -> tuple[tuple[str, ...], tuple[str, ...], float]:
+    """Return what a run starts on now, else what is kept for it, and when that may change by itself."""
+    pinned = run.options.pinned
+    if run.active is not None:
+        return (), pool.choose(run, (run.grown_to or 0) - len(_previous(run))), FOREVER
+    if run.cancel_by is not None or not startable(picture, run):
+        return (), (), FOREVER
+    if picture.now < run.not_before:
+        return (), (), run.not_before
+    if pinned is not None:
+        return pinned if set(pinned) <= set(pool.free) else (), (), FOREVER
+    size, when = choose_size(picture, run, len(pool.free), pool.used)
+    if size and when <= picture.now:
+        return pool.choose(run, size), (), FOREVER
+    return (), pool.choose(run, _kept(picture, run, size, pool)), when
 
 
 def choose_size(picture: Picture, run: RunRecord, free: int, used: int) -> tuple[int, float]:
@@ -107,7 +136,7 @@ def choose_size(picture: Picture, run: RunRecord, free: int, used: int) -> tuple
         return 0, FOREVER
     had, spares = len(_previous(run)), picture.desired.spares
     size = max((size for size in run.sizes if size <= free - spares or size <= min(had, free)), default=0)
-    if not size and run.sizes[0] <= picture.desired.largest - used:
+    if not size and run.sizes[0] <= for_a_first_start(picture, free, used):
         size = run.sizes[0]
     if not size:
         return 0, FOREVER
@@ -120,15 +149,18 @@ def _previous(run: RunRecord) -> tuple[str, ...]:
     return run.attempts[-1].spec.members if run.attempts else ()
 
 
-def _kept(picture: Picture, run: RunRecord, size: int, free: int, used: int) -> int:
+def for_a_first_start(picture: Picture, free: int, used: int) -> int:
+    """Return how many of the free slices a first start may take at most: not the spares, if they are there."""
+    return max(0, free - picture.desired.spares, min(free, picture.desired.largest - used))
+
+
+def _kept(picture: Picture, run: RunRecord, size: int, pool: _Pool) -> int:
     """Return how many free slices are kept for a run that does not start: what it is about to take, or all it may."""
     if size:
         return size
     if picture.now - run.waiting_since < picture.settings.overtake_s:
         return 0
-    if run.attempts:
-        return free
-    return max(0, free - picture.desired.spares, min(free, picture.desired.largest - used))
+    return len(pool.free) if run.attempts else pool.first_start
 
 
 def larger(picture: Picture) -> tuple[RunRecord, int, float] | None:
@@ -139,8 +171,10 @@ def larger(picture: Picture) -> tuple[RunRecord, int, float] | None:
     """
     if picture.blind or picture.closing_by is not None:
         return None
+    if demand(picture):
+        return None
     runs = [run for run in picture.runs if _may_grow(run)]
-    if not runs or demand(picture):
+    if not runs:
         return None
     since = sorted(life.record.since for life in free_slices(list(picture.lives.values())))
     since = since[picture.desired.spares :]
