@@ -10,7 +10,7 @@ SEED ?= 0
 SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint swarm bench clean
+.PHONY: help demo test lint swarm prove bench clean
 
 help:
 	@echo 'make demo    train on a fleet that loses a slice and gets it back'
@@ -18,6 +18,7 @@ help:
 	@echo 'make lint    the checks alone'
 	@echo 'make swarm   random schedules on big simulated fleets for a minute: make swarm SEED=7 SECONDS=600'
 	@echo 'make bench   the measurements, one after the other'
+	@echo 'make prove   every state that small fleets reach, by the hour'
 	@echo 'make clean   remove all that make made'
 
 demo: $(STAMP)
@@ -39,6 +40,9 @@ swarm: $(STAMP)
 
 bench: $(STAMP)
 	@set -e; for bench in tests/bench/[!_]*.py; do echo "== $$bench"; $(RUN) $(BIN)/python "$$bench"; done
+
+prove: $(STAMP)
+	@$(RUN) $(BIN)/python -m tests.simulation.explorer
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

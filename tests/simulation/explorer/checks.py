@@ -1,0 +1,172 @@
+"""What must hold in every state, and when a healed fleet has converged: in sentences, empty if all is well."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from sliceform.controller.model.events import OutcomeKind
+from sliceform.controller.reconcile.decide.run import Ended, RunRecord
+from sliceform.states import Change, Reason, check_records, replay
+from sliceform.states.slices import SliceState
+
+from . import core
+from .model import State
+
+#: Causes of a step that takes something away which need no look at the node table: somebody said so, a person asked,
+#: or it follows from an earlier such step.
+_SAID = frozenset(
+    {
+        Reason.AGENT_DIED,
+        Reason.AGENT_FAILED,
+        Reason.CLOSED,
+        Reason.GRACE_OVER,
+        Reason.GROUP_LOST,
+        Reason.HOST_LOST_TOGETHER,
+        Reason.LOST,
+        Reason.NODE_DIED,
+        Reason.OPERATOR,
+        Reason.PLACE_AVOIDED,
+        Reason.PLACE_REFUSED,
+        Reason.PREEMPTION_NOTICE,
+        Reason.WORK_GONE,
+    }
+)
+_TAKES_AWAY = frozenset({"preempt", "expire", "drain"})
+#: Faults after which an attempt may count as failed, and as preempted. A host that was cut off, ended its work by its
+#: own clock, and is heard again before it counts as lost, has failed.
+_FAILS = frozenset({"raise", "crash", "agent dies", "cut"})
+_PREEMPTS = frozenset({"die", "notice", "cut", "group", "agent dies"})
+
+
+def states(state: State) -> dict[str, str]:
+    """Return the state of every record by its id."""
+    found = {}
+    for life in core.lives(state.core).values():
+        for record in (life.record, *life.record.hosts):
+            if record.state is not None:
+                found[record.id] = str(record.state)
+    return found
+
+
+def wrong(state: State, before: Mapping[str, str], changes: Sequence[Change]) -> str:
+    """Return what is wrong after a tick that made these changes, or nothing."""
+    fleet = state.core.fleet
+    picture = fleet.picture
+    if changes:
+        for misfit in replay(changes, before):
+            return misfit
+        for change in changes:
+            if fleet.blind and change.trigger in _TAKES_AWAY and change.reason not in _SAID:
+                return f"taken away while nothing was seen: {change}"
+            if change.trigger == "create" and change.kind == "slice":
+                live = sum(life.record.live for life in picture.lives.values())
+                if live > picture.desired.target:
+                    return f"{live} live slices, and {picture.desired.target} are wanted"
+        for contradiction in check_records(life.record for life in picture.lives.values()):
+            return contradiction
+    return _of_world(state) or _of_runs(state) or _left_behind(state)
+
+
+def _of_world(state: State) -> str:
+    """Nothing runs twice, and nothing is given twice."""
+    running: dict[str, set[str]] = {}
+    for holding in state.world.lives.values():
+        for attempt, _ in holding.running():
+            running.setdefault(attempt.partition("/")[0], set()).add(attempt)
+    for run, attempts in running.items():
+        if len(attempts) > 1:
+            return f"{sorted(attempts)} of {run} run at the same time"
+    return ""
+
+
+def _of_runs(state: State) -> str:
+    """Attempts, charges and members agree."""
+    for run in state.runs:
+        if found := _of_run(run, state) or _of_last_attempt(run, state):
+            return found
+    fleet = state.core.fleet
+    active = {run.active.spec.key: run.active for run in state.runs if run.active is not None}
+    if active.keys() != fleet.attempts.keys() or any(fleet.attempts[key] is not active[key] for key in active):
+        return f"attempts under way are {sorted(active)}, but {sorted(fleet.attempts)} are kept"
+    members = Counter(member for attempt in active.values() for member in attempt.spec.members)
+    shared = [member for member, count in members.items() if count > 1]
+    if shared:
+        return f"{shared} work for two attempts"
+    for life in fleet.picture.lives.values():
+        if life.record.state is SliceState.RUNNING:
+            attempt = life.record.run_id or ""
+            if attempt not in active and life.over != attempt:
+                return f"{life.record.id} runs {attempt}, which is not under way"
+    return ""
+
+
+def _of_run(run: RunRecord, state: State) -> str:
+    ends = [str(attempt.ended) for attempt in run.attempts]
+    there = run in state.core.fleet.picture.runs
+    if (run.preemptions, run.failures) != (ends.count("preempted"), ends.count("failed")):
+        return f"{run.id} ended {ends}, and is charged {run.preemptions} preemptions and {run.failures} failures"
+    if ends.count("None") > 1:
+        return f"{run.id} has two attempts under way"
+    if run.ended is None and not there and run.attempts:
+        return f"{run.id} is lost"
+    if run.ended is not None and (there or run.active is not None):
+        return f"{run.id} is {run.ended}, and goes on"
+    return ""
+
+
+def _of_last_attempt(run: RunRecord, state: State) -> str:
+    """It ended for something that befell its slices."""
+    for attempt in run.attempts[-1:]:
+        kinds = Counter(outcome.kind for outcome in attempt.outcomes.values())
+        if attempt.ended is Ended.SUCCEEDED and kinds != {OutcomeKind.RETURNED: attempt.hosts}:
+            return f"{attempt.spec.key} succeeded, but {dict(kinds)}"
+        met = frozenset[str]().union(*(state.blame.get(member, ()) for member in attempt.spec.members))
+        for ended, causes in ((Ended.FAILED, _FAILS), (Ended.PREEMPTED, _PREEMPTS)):
+            if attempt.ended is ended and not met & causes:
+                return f"{attempt.spec.key} {ended}: {attempt.detail}; but it met {sorted(met)}"
+    return ""
+
+
+def _left_behind(state: State) -> str:
+    """Nothing is kept of lives that are gone."""
+    fleet = state.core.fleet
+    there = fleet.picture.lives.keys()
+    kept = {
+        "an effect": {request.life for request in core.in_flight(state.core)},
+        "a node": {life for users in fleet.users.values() for life, _ in users},
+        "a place": {*fleet.place_map.holders.values(), *fleet.place_map.owners.values()},
+    }
+    for what, owners in kept.items():
+        if owners - there:
+            return f"{what} is kept for {sorted(owners - there)}"
+    return ""
+
+
+def settled(state: State, places: int) -> str:
+    """Return what is still missing in a fleet that is healed and has so many places; nothing once it has converged."""
+    fleet = state.core.fleet
+    picture = fleet.picture
+    if core.closing(state.core):
+        if picture.lives or picture.runs or state.world.lives:
+            return f"not closed: {list(picture.lives)} {picture.runs} {list(state.world.lives)}"
+        return ""
+    found = [life.record.state for life in picture.lives.values()]
+    ready = found.count(SliceState.READY)
+    sizes = [size for size in picture.desired.sizes if size <= places]
+    least = min(places, picture.desired.target) if len(picture.desired.sizes) == 1 else max(sizes, default=0)
+    if places >= picture.desired.target:
+        least = picture.desired.target
+    if ready < least or set(found) - {SliceState.READY, SliceState.PENDING}:
+        return f"{least} slices should be ready: {[*map(str, found)]}"
+    if places >= picture.desired.target and len(found) != ready:
+        return f"slices wait though there is room: {[*map(str, found)]}"
+    waiting = [run for run in picture.runs if min(run.options.sizes or picture.desired.sizes) <= places]
+    if waiting:
+        return f"runs have not ended: {waiting}"
+    pending = [life.record.id for life in picture.lives.values() if life.record.state is SliceState.PENDING]
+    strays = [request for request in core.in_flight(state.core) if request.life not in pending]
+    if strays:
+        return f"still asked for: {strays}"
+    steps = state.core.preview()
+    return f"the plan is not empty: {[*map(str, steps)]}" if steps else ""

@@ -1,0 +1,284 @@
+"""What makes a state: how every class of the core is read, and what is left out, with the reason.
+
+Nothing is left out because it was forgotten: a field that is not named here counts as it is, a number with a fraction
+that is not named fails, and so does an object of a class that is unknown.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+#: States in which nothing asks since when.
+_WORKING = frozenset({"ready", "running"})
+
+
+class Reading(enum.Enum):
+    """How the value of a field becomes part of a state's key."""
+
+    #: A past moment: how long ago, up to the longest span that anything compares it with.
+    AGO = "ago"
+    #: The same, compared with a second at most.
+    EPOCH_SOON = "epoch soon"
+    #: A coming moment: in how long.
+    DUE = "due"
+    EPOCH_DUE = "epoch due"
+    #: A number that is compared with a small limit only: equal from there on.
+    FEW = "few"
+    #: A span, the same wherever it is read.
+    SPAN = "span"
+    #: Words, of which only matters whether there are any.
+    WHETHER = "whether"
+
+
+AGO, EPOCH_SOON, DUE, EPOCH_DUE, FEW, SPAN, WHETHER = Reading
+
+
+def _attempts(run: Any) -> list[Any]:
+    """The attempt under way, those whose charge is open, and of the last its members: the next takes them again."""
+    if not run.attempts:
+        return []
+    last = run.attempts[-1]
+    open_ones = [attempt for attempt in run.attempts if attempt.provisional or attempt.ended is None]
+    return [*open_ones, last.spec.members]
+
+
+def _blame_that_counts(state: Any) -> list[Any]:
+    """What befell the slices that are there, or of attempts that go on."""
+    fleet = state.core.fleet
+    members = [member for attempt in fleet.attempts.values() for member in attempt.spec.members]
+    return [
+        (life, state.blame[life]) for life in dict.fromkeys([*fleet.picture.lives, *members]) if life in state.blame
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Ago:
+    """A past moment, where only some states of a record count it."""
+
+    since: float
+
+
+def _idle_since(picture: Any) -> list[Any]:
+    """Since when slices are idle, and when one was lost last: with several sizes some may be surplus."""
+    ready = [life.record.since for life in picture.lives.values() if life.record.state == "ready"]
+    return [Ago(since) for since in (picture.lost_at, *ready)]
+
+
+READ: dict[str, Reading | Callable[[Any], Any]] = {
+    "Ago.since": AGO,
+    "Reservations._known": lambda kept: (
+        kept._known == (kept._fleet.place_map.version, kept._fleet.picture.places.version)
+    ),
+    "SliceRecord.since": lambda record: None if record.state in _WORKING else Ago(record.since),
+    "SliceRecord.deadline": EPOCH_DUE,
+    "Life.heard": AGO,
+    "Life.raylet_heard": AGO,
+    "Life.drain_by": DUE,
+    "Life.stop_by": DUE,
+    "Life.release_by": DUE,
+    "Life.due": DUE,
+    # Asked for until it is placed; a copy of this says what it was asked with.
+    "Life.asked": lambda life: life.asked if life.waits_for_reservation else None,
+    "Holding.asked": lambda holding: holding.asked if holding.place is None else None,
+    "Life.synced": lambda life: life.synced == life.version,
+    "Notice.deadline_epoch_s": EPOCH_DUE,
+    "HostView.notices": EPOCH_DUE,
+    "SliceView.told": EPOCH_DUE,
+    "Attempt.fences": DUE,
+    "Attempt.stop_at": DUE,
+    "Attempt.deadline": EPOCH_DUE,
+    "Attempt.doubted_at": AGO,
+    # Whether it began less than `backoff_max_s` ago.
+    "Attempt.started_epoch_s": EPOCH_SOON,
+    "State.blame": _blame_that_counts,
+    "RunRecord.attempts": _attempts,
+    "RunRecord.waiting_since": lambda run: Ago(run.waiting_since) if run.waiting else None,
+    "RunRecord.not_before": DUE,
+    "RunRecord.hasty": FEW,
+    "RunRecord.cancel_by": DUE,
+    "Picture.closing_by": DUE,
+    "Avoided.until": DUE,
+    "Avoided.since": AGO,
+    "Avoided.trial_s": SPAN,
+    "_Strikes.times": AGO,
+    "Picture.added_at": AGO,
+    "Picture.lost_at": lambda picture: _idle_since(picture) if len(picture.desired.sizes) > 1 else None,
+    "Pause.until": DUE,
+    "Pause.count": FEW,
+    "Vacancy.failures": lambda vacancy: vacancy.failures > 0,
+    "Vacancy.not_before": DUE,
+    "Outstanding.due": DUE,
+    "Notify.deadline_epoch_s": EPOCH_DUE,
+    "Stop.grace_s": SPAN,
+    "Release.grace_s": SPAN,
+    "PlaceMap._joining": DUE,
+    "HostNoticed.deadline_epoch_s": EPOCH_DUE,
+    "Notified.deadline_epoch_s": EPOCH_DUE,
+    "Holding.release_by": EPOCH_DUE,
+    "HostView.failed": WHETHER,
+    "SliceView.refused": WHETHER,
+    "Attempt.superseded": WHETHER,
+}
+
+_ORIGIN = "what all times are measured from"
+_WORDS = "words for people, from which nothing is decided"
+_NAME = "a name, or counts names"
+_CHANGE = "compared with itself only"
+_CACHE = "made from what is counted"
+_FIXED = "the same in all states of a configuration"
+
+LEFT_OUT: dict[str, str] = {
+    "HostRecord.since": "told, and decides nothing",
+    "Life.asked_at": "matters where accelerators are of several kinds",
+    "State.configuration": _FIXED,
+    "State.clock": _ORIGIN,
+    "State.budget": "states with more left go first",
+    "State.runs": "those that go on are among the runs of the fleet, the others are over",
+    "World.shape": _FIXED,
+    "World.table": "the node table of the fleet",
+    "Node.pod_type": _FIXED,
+    "Node.address": _FIXED,
+    "Node.death": _WORDS,
+    "Node.topology": _FIXED,
+    "Node.accelerator": _FIXED,
+    "Node.resources": _FIXED,
+    "Node.labels": _FIXED,
+    "RunRecord.options": _FIXED,
+    "RunRecord.work": _FIXED,
+    "AttemptSpec.work": _FIXED,
+    "AttemptSpec.runtime_env": _FIXED,
+    "AttemptSpec.hosts_per_slice": _FIXED,
+    "HostRecord.id": _NAME,
+    "HostRecord.slice_id": _NAME,
+    "HostRecord.rank": _NAME,
+    "SliceView.life": _NAME,
+    "World.fence_s": _FIXED,
+    "World.made": _NAME,
+    "World.epoch": _ORIGIN,
+    "Reconciler.backend": "the world of the state",
+    "Conductor._fleet": "the fleet of the reconciler",
+    "Conductor._rng": _FIXED,
+    "Picture.settings": _FIXED,
+    "Places.settings": _FIXED,
+    "Fleet.shape": _FIXED,
+    "Fleet.settings": _FIXED,
+    "Fleet.history": "tells, and decides nothing",
+    "Fleet.slices": _FIXED,
+    "Fleet.hosts": _FIXED,
+    "Fleet.published": "wakes threads; there are none",
+    "Fleet.attempts": "those of the runs that are under way, as is checked",
+    "PlaceMap._shape": _FIXED,
+    "Reconciler.board": "shows, and decides nothing",
+    "Reconciler._ticks": "measures",
+    "Reconciler._inquiry": "asks for words; this cluster never answers",
+    "Observer._observed_at": "matters where the node table is not read for long; here it is, or fails, each second",
+    "Observer._monotonic": _ORIGIN,
+    "Observer._fleet": "the fleet of the reconciler",
+    "Observer._conductor": "the conductor of the reconciler",
+    "Observer._inquiry": "asks for words; this cluster never answers",
+    "Reservations._fleet": "the fleet of the reconciler",
+    "Reconciler._run_of": _FIXED,
+    "Reconciler._record": _FIXED,
+    "Reconciler.begun_at": _ORIGIN,
+    "Reconciler._clock": _ORIGIN,
+    "LoopTime._last": _ORIGIN,
+    "LoopTime.now": _ORIGIN,
+    "LoopTime._max_gap_s": _FIXED,
+    "Picture.now": _ORIGIN,
+    "Picture.epoch": _ORIGIN,
+    "Picture.next_number": _NAME,
+    "Fleet.tick": _ORIGIN,
+    "Fleet.room": _CACHE,
+    "Inbox._wake": "wakes a thread; there is none",
+    "SliceRecord.at": "told, and decides nothing",
+    "HostRecord.at": "told, and decides nothing",
+    "SliceRecord.generation": "told, and decides nothing",
+    "Desired.generation": "told, and decides nothing",
+    "SliceRecord.replaces": _NAME,
+    "SliceRecord.detail": _WORDS,
+    "HostRecord.detail": _WORDS,
+    "SliceRecord.version": _CHANGE,
+    "SliceView.version": _CHANGE,
+    "HostView.address": _WORDS,
+    "Loss.detail": _WORDS,
+    "Outcome.detail": _WORDS,
+    "Left.detail": _WORDS,
+    "Verdict.detail": _WORDS,
+    "Avoided.detail": _WORDS,
+    "Outstanding.detail": _WORDS,
+    "Outstanding.tries": "only makes a delay longer that is as long as it gets",
+    "Outstanding.failures": "the same",
+    "Backoff.rng": _FIXED,
+    "Backoff.initial_s": _FIXED,
+    "Backoff.max_s": _FIXED,
+    "Vacancy.detail": _WORDS,
+    "RunRecord.submitted_at": "matters for runs with a limit; here they have none",
+    "RunRecord.cancel_detail": _WORDS,
+    "Outbox._rng": _FIXED,
+    "Outbox._initial_s": _FIXED,
+    "Outbox._max_s": _FIXED,
+    "Attempt.ended_epoch_s": "told, and decides nothing",
+    "AttemptSpec.previous": _WORDS,
+    "AttemptSpec.number": _NAME,
+    "AttemptSpec.jax_shutdown_s": _FIXED,
+    "AttemptSpec.env": _FIXED,
+    "RunRecord.submitted_epoch_s": "told, and decides nothing",
+    "RunRecord.detail": _WORDS,
+    "RunRecord.on_end": _FIXED,
+    "RunRecord.tries": _NAME,
+    "Places.version": _CHANGE,
+    "Places._names": _CACHE,
+    "PlaceMap.version": _CHANGE,
+    "PlaceMap._outlook": _CACHE,
+    "PlaceMap._seen": _CACHE,
+    "PlaceMap._avoided": _CACHE,
+    "PlaceMap._changed": _CACHE,
+    "PlaceMap.places": _CACHE,
+    "PlaceMap._faulty": _CACHE,
+    "PlaceMap._usable": _CACHE,
+    "PlaceMap._members": _CACHE,
+    "PlaceMap._place_of": _CACHE,
+    "PlaceMap._nodes": "the node table of the fleet",
+}
+
+#: Fields whose order says nothing.
+UNORDERED = frozenset({"Fleet.nodes", "Fleet.users", "PlaceMap.holders", "PlaceMap.owners"})
+
+#: Caches that refer to what is copied: a copy has none.
+REMADE: dict[str, Any] = {"PlaceMap._outlook": None}
+
+#: Classes of which all states share one object: it never changes, or it only tells.
+SHARED = frozenset(
+    {
+        "Condition",
+        "Engine",
+        "Event",
+        "History",
+        "Steady",
+        "Settings",
+        "TpuSlice",
+        "Silent",
+        "Configuration",
+    }
+)
+
+#: Classes of the core that are not dataclasses; all of their attributes count.
+PLAIN = frozenset(
+    {
+        "Clock",
+        "Conductor",
+        "Inbox",
+        "Inquiry",
+        "LoopTime",
+        "Observer",
+        "Outbox",
+        "PlaceMap",
+        "Reconciler",
+        "Reservations",
+        "Usable",
+        "World",
+    }
+)
