@@ -8,12 +8,10 @@ not even when the process that owns it is killed: a small warden process clears 
 Linux only. Needs no TPU and no network but the loopback interface.
 """
 
-import contextlib
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 from uuid import uuid4
 
@@ -33,14 +31,12 @@ from sliceform.controller.testing.virtual.lifetime import (
 from sliceform.controller.testing.virtual.metadata import MetadataServers
 from sliceform.controller.testing.virtual.notices import Via, give, take_back
 from sliceform.controller.testing.virtual.plan import (
-    HostPlan,
-    common_params,
     head_params,
     ip_of,
-    member_params,
     start_order,
     tpu_variables,
 )
+from sliceform.controller.testing.virtual.starter import Starter
 
 __all__ = ["VirtualCluster", "VirtualClusterError", "VirtualHost", "VirtualSlice"]
 
@@ -78,52 +74,49 @@ class VirtualCluster:
         start_timeout_s: float = 60.0,
     ) -> None:
         self._num_cpus = num_cpus
-        self._env = dict(env or {})
-        self._object_store_mb = object_store_mb
-        self._metrics = metrics
         self._start_timeout_s = start_timeout_s
         self._id = uuid4().hex[:12]
         self._directory = short_directory()
         self._hosts: list[VirtualHost] = []
         self._slices: dict[str, VirtualSlice] = {}
-        self._count = 0
-        self._address = ""
         warden = start_warden(self._id, self._directory)
         self._metadata = MetadataServers()
+        self._starter = Starter(
+            self._id,
+            self._directory,
+            self._hosts,
+            self._metadata,
+            env or {},
+            object_store_mb=object_store_mb,
+            metrics=metrics,
+        )
         # Close, interpreter exit and garbage collection all end in this one call.
         self._finalizer = weakref.finalize(
             self, destroy, self._id, self._directory, self._hosts, warden, metadata=self._metadata, owner=os.getpid()
         )
         try:
-            head = self._launch(
-                "head",
-                head_params(head_cpus, directory=self._directory, system_config=system_config),
-                head=True,
+            head = self._starter.launch(
+                "head", head_params(head_cpus, directory=self._directory, system_config=system_config), head=True
             )
             head.wait_ready(start_timeout_s)
         except BaseException:
             self._finalizer()
             raise
-        self._address = head.address
+        self._starter.address = head.address
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<VirtualCluster {self._address or 'closed'}, {len(self._hosts)} hosts>"
+        return f"<VirtualCluster {self._starter.address or 'closed'}, {len(self._hosts)} hosts>"
 
     @property
     def address(self) -> str:
         """What `ray.init(address=...)` takes to connect to this cluster."""
-        return self._address
+        return self._starter.address
 
     @property
     def mark(self) -> str:
@@ -189,18 +182,18 @@ class VirtualCluster:
             VirtualClusterError: the host did not start, and is gone again.
         """
         kind = describe(slice_.pod_type)
-        variables = {**tpu_variables(kind, slice_.name, ip_of(self._address)), "TPU_WORKER_ID": str(worker_id)}
+        variables = {**tpu_variables(kind, slice_.name, ip_of(self._starter.address)), "TPU_WORKER_ID": str(worker_id)}
         started: list[VirtualHost] = []
-        with self._ended_on_error(started):
-            host = self._launch(
-                f"{slice_.name[:20]}-{worker_id}-{self._number()}",
+        with self._starter.ended_on_error(started):
+            host = self._starter.launch(
+                f"{slice_.name[:20]}-{worker_id}-{self._starter.number()}",
                 {"num_cpus": self._num_cpus, "resources": {"TPU": chips or kind.chips_per_host}},
                 env={**variables, **(env or {})},
                 slice_name=slice_.name,
                 worker_id=worker_id,
             )
             started.append(host)
-            self._wait_for(started, self._start_timeout_s)
+            self._starter.wait_for(started, self._start_timeout_s)
         known = self._slices.get(slice_.name, slice_)
         hosts = [*(other for other in known.hosts if other in self._hosts), host]
         in_order = tuple(sorted(hosts, key=lambda other: other.worker_id or 0))
@@ -215,10 +208,10 @@ class VirtualCluster:
         """
         params = {"num_cpus": self._num_cpus if cpus is None else cpus, "num_gpus": gpus}
         started: list[VirtualHost] = []
-        with self._ended_on_error(started):
-            started.extend(self._launch(f"host-{self._number()}", params) for _ in range(count))
+        with self._starter.ended_on_error(started):
+            started.extend(self._starter.launch(f"host-{self._starter.number()}", params) for _ in range(count))
             if wait:
-                self._wait_for(started, self._start_timeout_s)
+                self._starter.wait_for(started, self._start_timeout_s)
         return started
 
     def wait_for_nodes(self, timeout_s: float | None = None) -> None:
@@ -227,7 +220,7 @@ class VirtualCluster:
         Raises:
             VirtualClusterError: one failed, or is not there in time (default: `start_timeout_s`).
         """
-        self._wait_for(self._hosts, self._start_timeout_s if timeout_s is None else timeout_s)
+        self._starter.wait_for(self._hosts, self._start_timeout_s if timeout_s is None else timeout_s)
 
     def remove_slice(self, slice_: VirtualSlice) -> None:
         """End a slice cleanly: its raylets say goodbye to the GCS, without draining first."""
@@ -237,14 +230,14 @@ class VirtualCluster:
             host.ask_to_stop()
         deadline = time.monotonic() + _CLEAN_END_S
         for host in slice_.hosts:
-            self._end(host, grace_s=max(0.0, deadline - time.monotonic()))
+            self._starter.end(host, grace_s=max(0.0, deadline - time.monotonic()))
 
     def kill_host(self, host: VirtualHost, *, raylet_only: bool = False) -> None:
         """SIGKILL all processes of a host at one moment, or its raylet alone, and wait for the end."""
         if raylet_only:
             host.kill_raylet()
         else:
-            self._end(host)
+            self._starter.end(host)
 
     def freeze_host(self, host: VirtualHost, *, raylet_only: bool = False) -> None:
         """SIGSTOP all processes of a host, or its raylet alone, and wait until they stand still."""
@@ -269,7 +262,7 @@ class VirtualCluster:
             ValueError: there is no such way, or it takes no deadline.
             VirtualClusterError: a host is not in this cluster, or Ray refuses to drain it.
         """
-        give(self._targets(target), via, self._metadata, self._address, deadline_s)
+        give(self._targets(target), via, self._metadata, self._starter.address, deadline_s)
 
     def withdraw(self, target: VirtualHost | VirtualSlice, *, via: Via = "preempted") -> None:
         """Take a notice back.
@@ -290,11 +283,12 @@ class VirtualCluster:
         Raises:
             TimeoutError: something survives SIGKILL for long.
         """
+        self._starter.closed = True
         if self._finalizer.alive:
-            disconnect(self._address)
+            disconnect(self._starter.address)
         self._finalizer()
         self._slices.clear()
-        self._address = ""
+        self._starter.address = ""
 
     def _add(
         self,
@@ -305,12 +299,12 @@ class VirtualCluster:
     ) -> list[VirtualSlice]:
         slices: list[VirtualSlice] = []
         started: list[VirtualHost] = []
-        with self._ended_on_error(started):
+        with self._starter.ended_on_error(started):
             for pod_type, name, missing in wanted:
                 hosts = self._launch_slice(pod_type, name, missing, shuffle, started)
                 slices.append(hosts)
             if wait:
-                self._wait_for(started, self._start_timeout_s)
+                self._starter.wait_for(started, self._start_timeout_s)
         self._slices.update({slice_.name: slice_ for slice_ in slices})
         return slices
 
@@ -330,18 +324,18 @@ class VirtualCluster:
         started: list[VirtualHost],
     ) -> VirtualSlice:
         kind = describe(pod_type)
-        name = name or f"{kind.pod_type}-{self._number()}"
+        name = name or f"{kind.pod_type}-{self._starter.number()}"
         if name in self._slices:
             raise ValueError(f"there is a slice named {name} already")
         if not missing <= set(range(kind.hosts)):
             raise ValueError(f"{pod_type} has worker ids 0 to {kind.hosts - 1}, not {set(missing)}")
-        env = tpu_variables(kind, name, ip_of(self._address))
+        env = tpu_variables(kind, name, ip_of(self._starter.address))
         params = {"num_cpus": self._num_cpus, "resources": {"TPU": kind.chips_per_host}}
         hosts: dict[int, VirtualHost] = {}
         for worker_id in start_order(kind.hosts, shuffle):
             if worker_id in missing:
                 continue
-            host = self._launch(
+            host = self._starter.launch(
                 f"{name}-{worker_id}",
                 params,
                 env={**env, "TPU_WORKER_ID": str(worker_id)},
@@ -353,59 +347,3 @@ class VirtualCluster:
             if shuffle is not None:
                 host.wait_ready(self._start_timeout_s)
         return VirtualSlice(name, kind.pod_type, tuple(hosts[i] for i in sorted(hosts)))
-
-    def _launch(
-        self,
-        name: str,
-        params: Mapping[str, Any],
-        *,
-        env: Mapping[str, str] | None = None,
-        slice_name: str | None = None,
-        worker_id: int | None = None,
-        head: bool = False,
-    ) -> VirtualHost:
-        if not self._finalizer.alive:
-            raise VirtualClusterError("the virtual cluster is closed")
-        sockets = self._directory / "s" / str(self._number())
-        common = common_params(name, sockets=sockets, object_store_mb=self._object_store_mb)
-        if not head:
-            common |= member_params(self._address)
-        host = VirtualHost(
-            HostPlan(
-                name=name,
-                mark=f"{self._id}/{name}",
-                params={**common, **params},
-                env={"GCE_METADATA_HOST": self._metadata.add(name), **self._env, **(env or {})},
-                log=self._directory / f"{name}.log",
-                slice_name=slice_name,
-                worker_id=worker_id,
-                head=head,
-                metrics=self._metrics,
-            )
-        )
-        self._hosts.append(host)
-        return host
-
-    def _number(self) -> int:
-        self._count += 1
-        return self._count
-
-    @staticmethod
-    def _wait_for(hosts: Iterable[VirtualHost], timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        for host in hosts:
-            host.wait_ready(max(0.0, deadline - time.monotonic()))
-
-    @contextlib.contextmanager
-    def _ended_on_error(self, started: list[VirtualHost]) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            for host in started:
-                self._end(host)
-            raise
-
-    def _end(self, host: VirtualHost, *, grace_s: float = 0.0) -> None:
-        host.end(grace_s=grace_s)
-        if host in self._hosts:
-            self._hosts.remove(host)
