@@ -48,7 +48,7 @@ ROWS = {
         "a larger valid size is tried later, but not over and over",
         (
             "tests/controller/test_elastic.py::TestGrowth::test_waits_until_they_have_been_free_for_a_while_and_says_so",
-            "tests/controller/test_policy.py::test_growth_pauses_twice_as_long_each_time_and_begins_anew_for_another_wish",
+            "tests/controller/test_policy.py::test_growth_pauses_twice_as_long_each_time_up_to_a_bound",
             f"{_OLD}::TestSizes::test_a_larger_one_is_worth_a_try_when_it_is_there",
         ),
     ),
