@@ -5,17 +5,15 @@ from __future__ import annotations
 import atexit
 import threading
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from sliceform.controller.api.driver import Drive
 from sliceform.controller.api.run import Run
 from sliceform.controller.api.termination import TERMINATION, Charge
-from sliceform.controller.errors import (
-    ConfigurationError,
-    FleetClosedError,
-)
+from sliceform.controller.errors import ConfigurationError, FleetClosedError
 from sliceform.controller.follow.followers import Followers
 from sliceform.controller.follow.journal.history import JournalHistory
 from sliceform.controller.follow.journal.tally import Wish
@@ -33,11 +31,8 @@ from sliceform.controller.reconcile.ledger import Fleet
 from sliceform.controller.reconcile.loop import Reconciler
 from sliceform.states import History
 
-if TYPE_CHECKING:
-    pass
 
-
-class Opened:
+class Opened(ABC):
     """Owns the parts that all of a fleet's public methods work on."""
 
     def __init__(
@@ -93,9 +88,9 @@ class Opened:
             self._opened().start()
         return self
 
+    @abstractmethod
     def close(self, grace_s: float | None = None) -> None:
         """Give everything back; see `Closing`."""
-        raise NotImplementedError
 
     def _opened(self) -> Drive:
         """Return what drives the loop, after having connected to the cluster if that was not done yet."""
