@@ -58,8 +58,8 @@ class SliceRecord:
     replaces: str | None = None
     #: What it was reserved on: the TPU slice's name; None until placed, or if there is none.
     place: str | None = None
-    #: The run that is using it.
-    run_id: str | None = None
+    #: Key of the attempt that it works for.
+    attempt: str | None = None
     #: By when its work must have stopped, once it is preempted or draining; epoch seconds.
     deadline: float | None = None
     #: Whether it was lost outright, so that no grace is given.

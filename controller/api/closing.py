@@ -123,4 +123,4 @@ class Closing(Work):
 
     def _given_back(self, status: FleetStatus) -> bool:
         """Whether all slices are gone, and no more will come: before the close was taken in, a tick may create some."""
-        return self._fleet.picture.closing_by is not None and not status.slices
+        return self._ledger.fleet.closing_by is not None and not status.slices

@@ -27,7 +27,7 @@ from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape
 from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.decide.run import RunRecord
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.controller.reconcile.loop import Reconciler
 from sliceform.states import History
 
@@ -58,7 +58,7 @@ class Opened(ABC):
         incarnation = uuid.uuid4().hex[:8]
         label = name or f"fleet-{incarnation}"
         self._identity = FleetIdentity(name, label, incarnation, shape, settings, notice_source)
-        self._fleet = Fleet.begin(shape, desired, settings, self.history, seed=int(incarnation, 16))
+        self._ledger = Ledger.begin(shape, desired, settings, self.history, seed=int(incarnation, 16))
         self._desired = desired
         self._wish = Wish(clock.epoch(), desired.sizes, desired.spares)
         self._journal = None if journal is None else self._writer(journal)
@@ -68,7 +68,7 @@ class Opened(ABC):
         self._submitted = 0
         self._lock = threading.RLock()
         #: Those who see all that is recorded; they begin when the fleet does.
-        self._followers = Followers(self.history, self._fleet.published, label)
+        self._followers = Followers(self.history, self._ledger.published, label)
         self._drive: Drive | None = None
         self._closed = False
         self._charge = Charge(tell=self._tell, close=self.close, ticks=self._ticks, grace_s=settings.close_grace_s)
@@ -116,7 +116,7 @@ class Opened(ABC):
             self._resume(self._journal)
         try:
             reconciler = Reconciler(
-                self._fleet,
+                self._ledger,
                 backend,
                 self._clock,
                 label=identity.label,
@@ -125,7 +125,7 @@ class Opened(ABC):
                 record=None if self._recorder is None else self._recorder.take,
             )
             if self._recorder is not None:
-                self._recorder.open(self._fleet, seed=seed, monotonic=reconciler.begun_at)
+                self._recorder.open(self._ledger, seed=seed, monotonic=reconciler.begun_at)
             backend.open(identity, reconciler)
         except BaseException:
             if self._journal is not None:
@@ -149,7 +149,7 @@ class Opened(ABC):
         self._wish = self._wish._replace(at=self._clock.epoch())
         resumed = journal.open(identity.label, identity.incarnation, shape, self._clock.epoch())
         self.history.resume(resumed.last_seq, resumed.latest_at, resumed.attempts)
-        self._fleet.picture.next_number = resumed.next_slice
+        self._ledger.fleet.next_number = resumed.next_slice
         self._submitted = resumed.next_run - 1
 
     def _measure(self, drive: Drive) -> None:

@@ -48,7 +48,7 @@ class Runner:
                 wait_s = self._reconciler.tick()
             except Exception:
                 self.errors += 1
-                log.exception("tick_failed", tick=self._reconciler.fleet.tick, errors=self.errors)
+                log.exception("tick_failed", tick=self._reconciler.ledger.tick, errors=self.errors)
                 wait_s = _AFTER_ERROR_S
                 self._stopping.wait(wait_s)
                 continue

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sliceform.controller.model.effects import Request
+from sliceform.controller.model.effects import EffectRequest
 from sliceform.controller.model.events import Event
 from sliceform.controller.model.finding import Finding
 from sliceform.controller.model.settings import Settings
@@ -26,7 +26,7 @@ class Sink(Protocol):
         """Put an event into the inbox and wake the loop."""
         ...
 
-    def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
+    def beat(self, slice_id: str, rank: int, *, raylet_ok: bool = True) -> None:
         """Note that a host's agent was heard just now; does not wake the loop.
 
         `raylet_ok=False`: the agent lives but says that its node's own daemon is stopped or dead, so the host counts as
@@ -64,11 +64,11 @@ class Backend(Protocol):
         """
         ...
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: EffectRequest) -> None:
         """Take a request; never waits, never raises. What comes of it is reported to the sink."""
         ...
 
-    def forget(self, life: str) -> None:
+    def forget(self, slice_id: str) -> None:
         """Drop what is kept about a life that has been released; called once, and nothing is asked of it afterwards."""
         ...
 
@@ -76,11 +76,11 @@ class Backend(Protocol):
         """Deliver what is due; called at the start of every tick. Backends with threads of their own do nothing."""
         ...
 
-    def explain(self, life: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
         """Say why this slice is not ready. May wait on the cluster; called on the user's thread."""
         ...
 
-    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
         """Have the same said to the sink, as `Explained`, soon, late or not at all; never waits, never raises."""
         ...
 

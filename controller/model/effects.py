@@ -19,7 +19,7 @@ class Reserve:
     """Claim capacity for a slice: the head group (TPU) or the host group at once (GPU, CPU)."""
 
     effect: ClassVar[Effect] = Effect.RESERVE
-    life: str
+    slice_id: str
     shape: SliceShape
     #: Slice names (TPU) or node ids (GPU, CPU) that must not be taken now.
     avoid: frozenset[str] = frozenset()
@@ -34,7 +34,7 @@ class Assemble:
     """Create the host group pinned to the slice (TPU) and start an agent in every bundle."""
 
     effect: ClassVar[Effect] = Effect.ASSEMBLE
-    life: str
+    slice_id: str
     shape: SliceShape
     #: TPU slice name; None for GPU and CPU, whose host group exists since `Reserve`.
     place: str | None
@@ -71,7 +71,7 @@ class Launch:
     """Run the attempt's function in a fresh process on every host of this slice."""
 
     effect: ClassVar[Effect] = Effect.LAUNCH
-    life: str
+    slice_id: str
     shape: SliceShape
     attempt: AttemptSpec
     slice_rank: int
@@ -82,7 +82,7 @@ class Notify:
     """Tell the work on this slice to checkpoint and stop by the deadline."""
 
     effect: ClassVar[Effect] = Effect.NOTIFY
-    life: str
+    slice_id: str
     attempt_key: str | None
     #: Epoch seconds; None when no deadline is known.
     deadline_epoch_s: float | None
@@ -93,7 +93,7 @@ class Stop:
     """End the attempt's processes on this slice: ask, wait `grace_s`, then force; report each one gone."""
 
     effect: ClassVar[Effect] = Effect.STOP
-    life: str
+    slice_id: str
     attempt_key: str
     grace_s: float
 
@@ -103,7 +103,7 @@ class Release:
     """End what is left of the slice: processes, agents, then its groups; report when the groups are seen removed."""
 
     effect: ClassVar[Effect] = Effect.RELEASE
-    life: str
+    slice_id: str
     #: How long work that still runs may go on, seconds; 0 after a loss.
     grace_s: float
     #: The slice was lost: both groups go at once, so that its claims do not stand in the way of its replacement.
@@ -112,4 +112,4 @@ class Release:
     attempt_key: str | None = None
 
 
-Request = Reserve | Assemble | Launch | Notify | Stop | Release
+EffectRequest = Reserve | Assemble | Launch | Notify | Stop | Release

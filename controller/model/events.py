@@ -56,7 +56,7 @@ class ObservationFailed(NamedTuple):
 class Reserved(NamedTuple):
     """The reservation is placed. TPU: `place` and the head's node; GPU, CPU: all nodes by rank."""
 
-    life: str
+    slice_id: str
     place: str | None
     nodes: tuple[str, ...]
 
@@ -64,21 +64,21 @@ class Reserved(NamedTuple):
 class Refused(NamedTuple):
     """The reservation cannot be made as asked."""
 
-    life: str
+    slice_id: str
     detail: str
 
 
 class Assembled(NamedTuple):
     """The host group is placed: node ids by host rank. A second one with other nodes means that a bundle moved."""
 
-    life: str
+    slice_id: str
     nodes: tuple[str, ...]
 
 
 class AgentUp(NamedTuple):
     """An agent answered `describe`."""
 
-    life: str
+    slice_id: str
     rank: int
     node_id: str
     address: str
@@ -91,7 +91,7 @@ class AgentUp(NamedTuple):
 class AgentFailed(NamedTuple):
     """An agent could not start."""
 
-    life: str
+    slice_id: str
     rank: int
     detail: str
 
@@ -99,7 +99,7 @@ class AgentFailed(NamedTuple):
 class HostLost(NamedTuple):
     """A host is lost beyond doubt; `rank=None` means the whole slice (its group is gone)."""
 
-    life: str
+    slice_id: str
     rank: int | None
     reason: Reason
     detail: str
@@ -108,7 +108,7 @@ class HostLost(NamedTuple):
 class HostNoticed(NamedTuple):
     """A host is to be taken away."""
 
-    life: str
+    slice_id: str
     rank: int
     source: str
     #: None when no deadline is known.
@@ -118,7 +118,7 @@ class HostNoticed(NamedTuple):
 class NoticeWithdrawn(NamedTuple):
     """A source took its notice back."""
 
-    life: str
+    slice_id: str
     rank: int
     source: str
 
@@ -126,7 +126,7 @@ class NoticeWithdrawn(NamedTuple):
 class ProcessStarted(NamedTuple):
     """The user's process is alive on this host."""
 
-    life: str
+    slice_id: str
     rank: int
     attempt: str
 
@@ -169,7 +169,7 @@ class Outcome:
 class ProcessEnded(NamedTuple):
     """The attempt's task on this host has ended."""
 
-    life: str
+    slice_id: str
     rank: int
     attempt: str
     outcome: Outcome
@@ -178,7 +178,7 @@ class ProcessEnded(NamedTuple):
 class ProcessGone(NamedTuple):
     """The agent has seen that no process of the attempt is left on this host."""
 
-    life: str
+    slice_id: str
     rank: int
     attempt: str
 
@@ -190,14 +190,14 @@ class HostDied(NamedTuple):
     the cluster's table proves nothing of the kind.
     """
 
-    life: str
+    slice_id: str
     rank: int
 
 
 class Notified(NamedTuple):
     """Every host of the slice that still answers has taken in that this attempt is to stop."""
 
-    life: str
+    slice_id: str
     attempt: str
     #: Epoch seconds; None when no deadline is known.
     deadline_epoch_s: float | None
@@ -206,20 +206,20 @@ class Notified(NamedTuple):
 class Released(NamedTuple):
     """The slice's groups are observed removed (or never were)."""
 
-    life: str
+    slice_id: str
 
 
 class Explained(NamedTuple):
     """What the cluster says keeps a slice from being placed; nothing if it knows of nothing."""
 
-    life: str
+    slice_id: str
     findings: tuple[Finding, ...]
 
 
 class EffectFailed(NamedTuple):
     """An effect could not be carried out now; it will be asked for again."""
 
-    life: str
+    slice_id: str
     effect: Effect
     detail: str
 
@@ -293,7 +293,7 @@ class HostView:
 class SliceView:
     """All that is known of one life; written by the loop's thread alone."""
 
-    life: str
+    slice_id: str
     hosts: tuple[HostView, ...]
     reserved: bool = False
     place: str | None = None

@@ -38,7 +38,7 @@ class Agent:
 
     def __init__(
         self,
-        life: str,
+        slice_id: str,
         rank: int,
         incarnation: str,
         *,
@@ -51,7 +51,7 @@ class Agent:
 
         `watch` and `clean` are keyword arguments for `notices.Watch` and `devices.clean`.
         """
-        self._host = f"{life}/{rank}"
+        self._host = f"{slice_id}/{rank}"
         self._incarnation = incarnation
         self._parent = os.getppid()
         self._raylet = processes.ancestor(b"raylet")

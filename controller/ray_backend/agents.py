@@ -74,7 +74,7 @@ class Agents:
             return
         if holding.reserved is None:
             detail = "its reservation is not placed yet"
-            self._session.post(EffectFailed(holding.life, request.effect, detail))
+            self._session.post(EffectFailed(holding.slice_id, request.effect, detail))
             return
         if holding.agents:
             self._reservations.look_at_hosts(holding)
@@ -84,12 +84,12 @@ class Agents:
                 else:
                     self._describe(agent)
             return
-        self._holdings[holding.life] = holding
+        self._holdings[holding.slice_id] = holding
         holding.units = request.units
         if holding.hosts is None:
             place = request.place or holding.reserved.place
             assert place is not None
-            name = self._reservations.name(holding.life, "hosts")
+            name = self._reservations.name(holding.slice_id, "hosts")
             holding.hosts = groups.pinned_group(name, request.shape, place, request.units)
         # Agents queue on the group: their processes start as soon as it is placed, with nothing asked in between.
         holding.agents = tuple(self._start(holding, rank) for rank in range(request.shape.hosts))
@@ -100,16 +100,16 @@ class Agents:
         else:
             self._reservations.look_at_hosts(holding)
 
-    def forget(self, life: str) -> None:
+    def forget(self, slice_id: str) -> None:
         """Drop a life that has been released."""
-        self._holdings.pop(life, None)
+        self._holdings.pop(slice_id, None)
 
     def lose(self, agent: Agent, reason: Reason, detail: str) -> None:
         """Report a host as lost, once; its whole slice if it is the group that is gone."""
         if not agent.serves:
             return
         rank = None if reason is Reason.GROUP_LOST else agent.rank
-        agent.end = HostLost(agent.life, rank, reason, detail)
+        agent.end = HostLost(agent.slice_id, rank, reason, detail)
         self._session.post(agent.end)
         # The node's death says more than the agent's: the sooner it is known, the better.
         self._nodes.soon()
@@ -126,8 +126,8 @@ class Agents:
         strategy = PlacementGroupSchedulingStrategy(
             placement_group=holding.hosts, placement_group_bundle_index=rank, placement_group_capture_child_tasks=False
         )
-        config = {"life": holding.life, "rank": rank, **self._config}
-        return Agent(holding.life, rank, self._shipped.agent.options(scheduling_strategy=strategy).remote(config))
+        config = {"slice_id": holding.slice_id, "rank": rank, **self._config}
+        return Agent(holding.slice_id, rank, self._shipped.agent.options(scheduling_strategy=strategy).remote(config))
 
     def _describe(self, agent: Agent) -> None:
         self._session.when_done(agent.actor.describe.remote(), partial(self._described, agent))
@@ -144,7 +144,7 @@ class Agents:
         first = agent.up is None
         agent.unreached = 0
         agent.up = AgentUp(
-            agent.life,
+            agent.slice_id,
             agent.rank,
             host["node_id"],
             host["address"],
@@ -161,7 +161,7 @@ class Agents:
     def _devices(self, agent: Agent, node_id: str) -> int:
         """Return how many accelerators of the shape's kind a node has in all."""
         name = self._session.fleet.shape.devices_per_host.name
-        row, holding = self._nodes.row(node_id), self._holdings.get(agent.life)
+        row, holding = self._nodes.row(node_id), self._holdings.get(agent.slice_id)
         if name is None or row is None or holding is None:
             return 0
         return int(row.resources.get(name, 0)) // holding.units
@@ -177,7 +177,7 @@ class Agents:
         return False
 
     def _group_removed(self, agent: Agent) -> bool:
-        holding = self._holdings.get(agent.life)
+        holding = self._holdings.get(agent.slice_id)
         return holding is not None and holding.hosts is not None and seen_removed(holding.hosts)
 
     def _beat_failed(self, agent: Agent, error: BaseException) -> None:
@@ -194,11 +194,11 @@ class Agents:
         if isinstance(verdict, Unreached):
             self.doubt(agent, partial(self._doubted, agent, error, again))
         elif agent.up is None and verdict.reason is Reason.AGENT_DIED:
-            log.warning("agent_failed", slice=agent.life, rank=agent.rank, cause=verdict.detail)
-            agent.end = AgentFailed(agent.life, agent.rank, verdict.detail)
+            log.warning("agent_failed", slice=agent.slice_id, rank=agent.rank, cause=verdict.detail)
+            agent.end = AgentFailed(agent.slice_id, agent.rank, verdict.detail)
             self._session.post(agent.end)
         else:
-            log.info("agent_lost", slice=agent.life, rank=agent.rank, reason=verdict.reason, cause=verdict.detail)
+            log.info("agent_lost", slice=agent.slice_id, rank=agent.rank, reason=verdict.reason, cause=verdict.detail)
             self.lose(agent, verdict.reason, verdict.detail)
 
     def _doubted(self, agent: Agent, error: BaseException, again: Any, refused: bool) -> None:  # noqa: FBT001
@@ -206,19 +206,19 @@ class Agents:
             return
         if refused:
             verdict = node_gone(f"its raylet refuses connections ({type(error).__name__})")
-            log.info("agent_lost", slice=agent.life, rank=agent.rank, reason=verdict.reason, cause=str(error))
+            log.info("agent_lost", slice=agent.slice_id, rank=agent.rank, reason=verdict.reason, cause=str(error))
             self.lose(agent, verdict.reason, verdict.detail)
             return
         delay_s = min(_AGAIN_MAX_S, _AGAIN_S * 2 ** min(agent.unreached, 10))
         agent.unreached += 1
-        log.info("agent_unreached", slice=agent.life, rank=agent.rank, times=agent.unreached, cause=str(error))
+        log.info("agent_unreached", slice=agent.slice_id, rank=agent.rank, times=agent.unreached, cause=str(error))
         self._session.io.put(partial(again, agent), delay_s)
 
     def _node_of(self, agent: Agent) -> str | None:
         """Return the node that an agent is on, as far as it is known."""
         if agent.up is not None:
             return agent.up.node_id
-        holding = self._holdings.get(agent.life)
+        holding = self._holdings.get(agent.slice_id)
         if holding is None or holding.assembled is None:
             return None
         return holding.assembled.nodes[agent.rank]
@@ -230,7 +230,7 @@ def kill(agent: Agent) -> None:
     try:
         ray.kill(agent.actor)
     except (ray.exceptions.RayError, ValueError) as error:
-        log.warning("agent_not_killed", slice=agent.life, rank=agent.rank, cause=repr(error))
+        log.warning("agent_not_killed", slice=agent.slice_id, rank=agent.rank, cause=repr(error))
 
 
 def _config(fleet: FleetIdentity, source: bytes | None) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Attempts:
         key = request.attempt.key
         if not holding.held or not holding.agents:
             why = "the slice has no agents" if holding.held else "the slice is being released"
-            self._session.post(EffectFailed(holding.life, Effect.LAUNCH, why))
+            self._session.post(EffectFailed(holding.slice_id, Effect.LAUNCH, why))
             return
         work = holding.attempts.get(key)
         if work is None:
@@ -73,7 +73,7 @@ class Attempts:
             self._forget(holding, work)
 
     def _forget(self, holding: Holding, work: Work) -> None:
-        if work.request.attempt.members[0] == holding.life:
+        if work.request.attempt.members[0] == holding.slice_id:
             self._meetings.pop(work.key, None)
 
     def _meeting(self, work: Work) -> Meeting:
@@ -124,10 +124,12 @@ class Attempts:
             agent.ports = {name: answered[name] for name in ("door", "alive")}
             self._submit(holding, work, task)
         elif holding.held and task.ended is None:
-            log.warning("host_not_prepared", slice=holding.life, rank=task.rank, attempt=work.key, cause=repr(error))
+            log.warning(
+                "host_not_prepared", slice=holding.slice_id, rank=task.rank, attempt=work.key, cause=repr(error)
+            )
             detail = f"host {task.rank} could not be prepared: {words(error)}"
             if not self._endings.unfit(holding.agents[task.rank], detail):
-                self._session.post(EffectFailed(holding.life, Effect.LAUNCH, detail))
+                self._session.post(EffectFailed(holding.slice_id, Effect.LAUNCH, detail))
 
     def _submit(self, holding: Holding, work: Work, task: HostTask) -> None:
         """Submit the task if everything it needs is there."""
@@ -152,7 +154,7 @@ class Attempts:
                 data=meeting.share(work.request.attempt.work.payload.data),
             )
         except Exception as error:
-            log.exception("task_not_submitted", slice=holding.life, rank=task.rank, attempt=work.key)
+            log.exception("task_not_submitted", slice=holding.slice_id, rank=task.rank, attempt=work.key)
             self._endings.end(holding, work, task, outcomes.refused(f"Ray does not take its task: {words(error)}"))
             return
         self._session.when_done(task.envelope, partial(self._endings.ended, holding, work, task))
@@ -161,7 +163,7 @@ class Attempts:
 
     def _started(self, holding: Holding, work: Work, task: HostTask, answer: Answer) -> None:
         if answer.exception() is None and task.started is None and task.ended is None:
-            task.started = ProcessStarted(holding.life, task.rank, work.key)
+            task.started = ProcessStarted(holding.slice_id, task.rank, work.key)
             self._session.post(task.started)
 
     # Being told.
@@ -182,11 +184,11 @@ class Attempts:
     def _notified(self, agent: Agent, request: Notify, unaware: set[int], answer: Answer) -> None:
         error = answer.exception()
         if error is not None and agent.serves:
-            log.warning("host_not_notified", slice=agent.life, rank=agent.rank, cause=repr(error))
+            log.warning("host_not_notified", slice=agent.slice_id, rank=agent.rank, cause=repr(error))
             detail = f"host {agent.rank} could not be told: {words(error)}"
-            self._session.post(EffectFailed(agent.life, Effect.NOTIFY, detail))
+            self._session.post(EffectFailed(agent.slice_id, Effect.NOTIFY, detail))
             return
         unaware.discard(agent.rank)
         if not unaware:
             assert request.attempt_key is not None
-            self._session.post(Notified(agent.life, request.attempt_key, request.deadline_epoch_s))
+            self._session.post(Notified(agent.slice_id, request.attempt_key, request.deadline_epoch_s))

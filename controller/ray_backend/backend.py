@@ -19,7 +19,7 @@ from ray.util.placement_group import PlacementGroup
 
 from sliceform.controller.errors import BackendError, ClusterError
 from sliceform.controller.model.backend import Finding, FleetIdentity, Sink
-from sliceform.controller.model.effects import Assemble, Launch, Notify, Release, Request, Reserve, Stop
+from sliceform.controller.model.effects import Assemble, EffectRequest, Launch, Notify, Release, Reserve, Stop
 from sliceform.controller.model.events import EffectFailed, Explained, HostLost
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import Agents, kill
@@ -89,33 +89,33 @@ class RayBackend:
             self._parts = _Parts(fleet, sink, job, lock, source)
             self._parts.start()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: EffectRequest) -> None:
         """Take a request; what comes of it is reported to the sink. Never waits."""
         parts = self._parts
         if parts is not None and not self._closed:
             parts.submit(request)
 
-    def forget(self, life: str) -> None:
+    def forget(self, slice_id: str) -> None:
         """Drop what is kept about a life that has been released."""
         parts = self._parts
         if parts is not None:
-            parts.session.io.put(partial(parts.forget, life))
+            parts.session.io.put(partial(parts.forget, slice_id))
 
     def poll(self) -> None:
         """Do nothing: answers come by themselves."""
 
-    def explain(self, life: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
         """Say why this slice is not ready; waits on the cluster."""
         parts = self._parts
         if parts is None or self._closed:
             return ()
-        return parts.explain(life, place, avoid)
+        return parts.explain(slice_id, place, avoid)
 
-    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
         """Have `explain` answered on a thread of its own: it reads all groups, which must hold up nothing else."""
         parts = self._parts
         if parts is not None and not self._closed:
-            asked = partial(parts.inquire, life, place, avoid)
+            asked = partial(parts.inquire, slice_id, place, avoid)
             threading.Thread(target=asked, name="sliceform-explain", daemon=True).start()
 
     def pack(
@@ -174,33 +174,35 @@ class _Parts:
         self._groups.start()
         self._nodes.start()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: EffectRequest) -> None:
         if not self.session.io.offer(partial(self._carry_out, request)):
-            self.session.post(EffectFailed(request.life, request.effect, "too many calls to the cluster are waiting"))
+            self.session.post(
+                EffectFailed(request.slice_id, request.effect, "too many calls to the cluster are waiting")
+            )
 
-    def forget(self, life: str) -> None:
-        holding = self._holdings.get(life)
+    def forget(self, slice_id: str) -> None:
+        holding = self._holdings.get(slice_id)
         if holding is not None and holding.stage is Stage.RELEASED:
             self._attempts.forget(holding)
-            self._agents.forget(life)
-            del self._holdings[life]
+            self._agents.forget(slice_id)
+            del self._holdings[slice_id]
 
-    def explain(self, life: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
         self.session.check()
-        holding = self._holdings.get(life)
+        holding = self._holdings.get(slice_id)
         shape = self.session.fleet.shape
         if holding is not None and holding.shape is not None:
             shape = holding.shape
-        return explain(look(self._reservations.name(life, "")), holding, shape, place, avoid)
+        return explain(look(self._reservations.name(slice_id, "")), holding, shape, place, avoid)
 
-    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
         """Explain to the sink; what cannot be read now is asked again later."""
         try:
-            findings = self.explain(life, place, avoid)
+            findings = self.explain(slice_id, place, avoid)
         except Exception as error:  # noqa: BLE001 - whatever Ray raises when it cannot be read
-            log.info("explain_failed", life=life, cause=words(error))
+            log.info("explain_failed", slice=slice_id, cause=words(error))
             return
-        self.session.post(Explained(life, findings))
+        self.session.post(Explained(slice_id, findings))
 
     def _claims(self) -> list[PlacementGroup]:
         """Return the claims on slices, in which nothing runs: with a host group its agents end, who tell of it."""
@@ -211,22 +213,22 @@ class _Parts:
         """Report a slice whose claim is gone, on the thread of the watch; the loop takes a loss once."""
         for holding in list(self._holdings.values()):
             if holding.held and holding.head is group:
-                self.session.post(HostLost(holding.life, None, Reason.GROUP_LOST, "its head group was removed"))
+                self.session.post(HostLost(holding.slice_id, None, Reason.GROUP_LOST, "its head group was removed"))
 
-    def _carry_out(self, request: Request) -> None:
+    def _carry_out(self, request: EffectRequest) -> None:
         """Do what is asked for, on the I/O thread; what fails is reported, to be asked for again."""
         try:
             if not isinstance(request, Release):
                 self.session.check()
             self._dispatch(request)
         except Exception as error:  # noqa: BLE001 - whatever Ray raises, the loop decides
-            log.warning("request_failed", slice=request.life, effect=request.effect.value, cause=repr(error))
-            self.session.post(EffectFailed(request.life, request.effect, words(error)))
+            log.warning("request_failed", slice=request.slice_id, effect=request.effect.value, cause=repr(error))
+            self.session.post(EffectFailed(request.slice_id, request.effect, words(error)))
 
-    def _dispatch(self, request: Request) -> None:
-        holding = self._holdings.get(request.life)
+    def _dispatch(self, request: EffectRequest) -> None:
+        holding = self._holdings.get(request.slice_id)
         if holding is None:
-            holding = self._holdings[request.life] = Holding(request.life)
+            holding = self._holdings[request.slice_id] = Holding(request.slice_id)
         match request:
             case Reserve():
                 self._reservations.reserve(holding, request)
@@ -283,4 +285,4 @@ class _Parts:
             for group in holding.groups:
                 groups.remove(group)
         except Exception as error:  # noqa: BLE001 - the others are still to be removed
-            log.warning("not_removed", slice=holding.life, cause=repr(error))
+            log.warning("not_removed", slice=holding.slice_id, cause=repr(error))

@@ -56,7 +56,7 @@ class Beats:
             try:
                 self._take(agent, answer)
             except Exception as error:
-                log.exception("beat_failed", slice=agent.life, rank=agent.rank)
+                log.exception("beat_failed", slice=agent.slice_id, rank=agent.rank)
                 self._failed(agent, error)
 
     def _take(self, agent: Agent, answer: Answer) -> None:
@@ -65,5 +65,5 @@ class Beats:
             self._failed(agent, error)
             return
         agent.unreached = 0
-        self._sink.beat(agent.life, agent.rank, raylet_ok=bool(answer.result()))
+        self._sink.beat(agent.slice_id, agent.rank, raylet_ok=bool(answer.result()))
         self.open(agent)

@@ -73,7 +73,7 @@ class Endings:
             self._clear(holding, work, task, grace_s)
             if task.running:
                 # By name: what is over by then must not be kept for it.
-                late = partial(self._cancel_late, holding.life, work.key, task.rank)
+                late = partial(self._cancel_late, holding.slice_id, work.key, task.rank)
                 self._session.io.put(late, grace_s + _STOP_MARGIN_S)
 
     def clear(self, holding: Holding, attempt: str | None) -> None:
@@ -83,12 +83,12 @@ class Endings:
         """
         if attempt is not None and attempt not in holding.attempts:
             for agent in holding.agents:
-                self._session.post(ProcessGone(holding.life, agent.rank, attempt))
+                self._session.post(ProcessGone(holding.slice_id, agent.rank, attempt))
         for work in holding.attempts.values():
             work.stopping = True
             for task in work.tasks:
                 if task.gone is None and task.envelope is None:
-                    self._gone(work, task, ProcessGone(holding.life, task.rank, work.key))
+                    self._gone(work, task, ProcessGone(holding.slice_id, task.rank, work.key))
                 elif task.gone is None and not task.asked:
                     task.asked = True
                     self._ask_past_ray(holding, work, task)
@@ -106,7 +106,7 @@ class Endings:
         if error is None:
             if task.started is None:
                 # So quick that its answer came before its agent saw it.
-                task.started = ProcessStarted(holding.life, task.rank, work.key)
+                task.started = ProcessStarted(holding.slice_id, task.rank, work.key)
                 self._session.post(task.started)
             self.end(holding, work, task, outcomes.from_envelope(answer.result(), task.value))
             return
@@ -150,7 +150,7 @@ class Endings:
         """Report an end, once, and see to it that nothing is left on the host."""
         if task.ended is not None:
             return
-        task.ended = ProcessEnded(holding.life, task.rank, work.key, outcome)
+        task.ended = ProcessEnded(holding.slice_id, task.rank, work.key, outcome)
         self._session.post(task.ended)
         if outcome.kind is not OutcomeKind.LOST and task.gone is None:
             leave_s = _LEAVE_S if outcome.kind is not OutcomeKind.STOPPED else 0.0
@@ -174,7 +174,7 @@ class Endings:
             return
         holding.agents[task.rank].failing_since = None
         task.unasked = answer.result()["unasked"]
-        self._gone(work, task, ProcessGone(holding.life, task.rank, work.key))
+        self._gone(work, task, ProcessGone(holding.slice_id, task.rank, work.key))
         if task.died is not None:
             self._died(holding, work, task, task.died)
         elif not task.unasked:
@@ -196,15 +196,15 @@ class Endings:
             agent.ports["door"],
             agent.ports["alive"],
             self._agents.raylet(agent),
-            "/".join((self._session.fleet.incarnation, f"{holding.life}-{task.rank}", work.key.replace("/", "-"))),
+            "/".join((self._session.fleet.incarnation, f"{holding.slice_id}-{task.rank}", work.key.replace("/", "-"))),
         )
         self._fences.ask(host, lambda verdict: self._session.io.put(partial(self._found, holding, work, task, verdict)))
 
     def _found(self, holding: Holding, work: Work, task: HostTask, verdict: Verdict) -> None:
         if verdict is Verdict.CLEAR:
-            self._gone(work, task, ProcessGone(holding.life, task.rank, work.key))
+            self._gone(work, task, ProcessGone(holding.slice_id, task.rank, work.key))
         elif verdict is Verdict.DIED:
-            self._gone(work, task, HostDied(holding.life, task.rank))
+            self._gone(work, task, HostDied(holding.slice_id, task.rank))
         agent = holding.agents[task.rank]
         if agent.closed:
             kill(agent)  # it was left alive so that it could answer
@@ -217,8 +217,8 @@ class Endings:
         except (ray.exceptions.RayError, ValueError, TypeError) as error:
             log.warning("task_not_cancelled", attempt=work.key, rank=task.rank, cause=repr(error))
 
-    def _cancel_late(self, life: str, key: str, rank: int) -> None:
-        holding = self._holdings.get(life)
+    def _cancel_late(self, slice_id: str, key: str, rank: int) -> None:
+        holding = self._holdings.get(slice_id)
         work = holding.attempts.get(key) if holding is not None else None
         if work is not None:
             self._cancel(work, work.tasks[rank])
@@ -226,14 +226,14 @@ class Endings:
     def _nothing_left(self, agent: Agent, key: str, answer: Answer) -> None:
         error = answer.exception()
         if error is None:
-            self._session.post(ProcessGone(agent.life, agent.rank, key))
+            self._session.post(ProcessGone(agent.slice_id, agent.rank, key))
         elif agent.serves:
             self._not_cleared(agent, key, error)
 
     def _not_cleared(self, agent: Agent, key: str, error: BaseException) -> None:
-        log.warning("host_not_cleared", slice=agent.life, rank=agent.rank, attempt=key, cause=repr(error))
+        log.warning("host_not_cleared", slice=agent.slice_id, rank=agent.rank, attempt=key, cause=repr(error))
         if not self.unfit(agent, f"host {agent.rank} cannot be freed of {key}: {words(error)}"):
-            self._session.post(EffectFailed(agent.life, Effect.STOP, f"host {agent.rank}: {words(error)}"))
+            self._session.post(EffectFailed(agent.slice_id, Effect.STOP, f"host {agent.rank}: {words(error)}"))
 
     def tell_again(self, task: HostTask) -> None:
         """Say once more what has been reported of a task."""

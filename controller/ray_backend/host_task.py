@@ -39,7 +39,7 @@ def submit(
         "num_slices": len(spec.members),
         "host_rank": task.rank,
         "hosts_per_slice": spec.hosts_per_slice,
-        "slice_id": holding.life,
+        "slice_id": holding.slice_id,
         "previous": spec.previous,
         "coordinator_address": addresses[0],
         "megascale_address": addresses[1],
@@ -63,7 +63,7 @@ def _options(fleet: FleetIdentity, holding: Holding, work: Work, task: HostTask,
         placement_group=holding.hosts, placement_group_bundle_index=task.rank, placement_group_capture_child_tasks=False
     )
     options: dict[str, Any] = {
-        "name": f"{fleet.label}/{holding.life}/{task.rank}: {work.key}",
+        "name": f"{fleet.label}/{holding.slice_id}/{task.rank}: {work.key}",
         "scheduling_strategy": strategy,
         "num_cpus": resources.pop("CPU", 0),
         "num_gpus": resources.pop("GPU", 0),

@@ -37,7 +37,7 @@ class Stage(Enum):
 class Agent:
     """The agent of one host."""
 
-    life: str
+    slice_id: str
     rank: int
     #: Ray's handle of the actor.
     actor: Any
@@ -115,7 +115,7 @@ class Work:
 class Holding:
     """One life."""
 
-    life: str
+    slice_id: str
     shape: SliceShape | None = None
     stage: Stage = Stage.HELD
     #: Release at once, without grace.

@@ -38,7 +38,7 @@ class Notices:
     def tell_again(self, agent: Agent) -> None:
         """Report once more what stands."""
         for source, deadline in agent.notices.items():
-            self._session.post(HostNoticed(agent.life, agent.rank, source, deadline))
+            self._session.post(HostNoticed(agent.slice_id, agent.rank, source, deadline))
 
     def _told(self, agent: Agent, answer: Answer) -> None:
         if not agent.serves:
@@ -53,9 +53,9 @@ class Notices:
         agent.notices = after
         for source, deadline in agent.notices.items():
             if source not in before or before[source] != deadline:
-                self._session.post(HostNoticed(agent.life, agent.rank, source, deadline))
+                self._session.post(HostNoticed(agent.slice_id, agent.rank, source, deadline))
         for source in before.keys() - agent.notices.keys():
-            self._session.post(NoticeWithdrawn(agent.life, agent.rank, source))
+            self._session.post(NoticeWithdrawn(agent.slice_id, agent.rank, source))
         self.open(agent)
 
 

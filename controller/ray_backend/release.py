@@ -49,7 +49,7 @@ class Releases:
     def release(self, holding: Holding, request: Release) -> None:
         """Begin, hurry up, or say once more that it is done."""
         if holding.stage is Stage.RELEASED:
-            self._session.post(Released(holding.life))
+            self._session.post(Released(holding.slice_id))
             return
         holding.stage = Stage.RELEASING
         holding.lost = holding.lost or request.lost
@@ -73,11 +73,11 @@ class Releases:
             holding.ending = False
             if not self._session.connected:
                 # Ray removes everything of a connection that was closed.
-                log.info("released_with_connection", slice=holding.life, cause=str(error))
+                log.info("released_with_connection", slice=holding.slice_id, cause=str(error))
                 self._done(holding)
                 return
-            log.warning("release_failed", slice=holding.life, cause=repr(error))
-            self._session.post(EffectFailed(holding.life, Effect.RELEASE, words(error)))
+            log.warning("release_failed", slice=holding.slice_id, cause=repr(error))
+            self._session.post(EffectFailed(holding.slice_id, Effect.RELEASE, words(error)))
             return
         if delay_s is None:
             self._done(holding)
@@ -120,7 +120,7 @@ class Releases:
         )
         if _works(holding) and not holding.lost:
             left = sorted({f"{work.key} on host {task.rank}" for work, task in holding.working()})
-            log.warning("work_not_seen_gone", slice=holding.life, left=left)
+            log.warning("work_not_seen_gone", slice=holding.slice_id, left=left)
 
     def _end_agents(self, holding: Holding) -> Steps:
         """Ask agents to end by themselves, which lets them remove what they have on disk."""
@@ -137,7 +137,7 @@ class Releases:
         holding.stage = Stage.RELEASED
         holding.ending = False
         holding.head = holding.hosts = None
-        self._session.post(Released(holding.life))
+        self._session.post(Released(holding.slice_id))
 
 
 def _works(holding: Holding) -> bool:

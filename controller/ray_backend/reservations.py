@@ -30,10 +30,10 @@ class Reservations:
         self._session = session
         self._nodes = nodes
 
-    def name(self, life: str, part: str) -> str:
+    def name(self, slice_id: str, part: str) -> str:
         """Return the name of a group of a life; `part` is `head` or `hosts`."""
         fleet = self._session.fleet
-        return f"sliceform/{fleet.label}/{fleet.incarnation}/{life}/{part}"
+        return f"sliceform/{fleet.label}/{fleet.incarnation}/{slice_id}/{part}"
 
     def reserve(self, holding: Holding, request: Reserve) -> None:
         """Ask for the group, or say once more what has become of it."""
@@ -60,7 +60,7 @@ class Reservations:
             return
         nodes = groups.nodes_of(groups.row_of(holding.hosts))
         if nodes is not None:
-            holding.assembled = Assembled(holding.life, nodes)
+            holding.assembled = Assembled(holding.slice_id, nodes)
             self._session.post(holding.assembled)
 
     def _create(self, holding: Holding, request: Reserve) -> None:
@@ -68,11 +68,11 @@ class Reservations:
         holding.asked = request
         try:
             if isinstance(shape, TpuSlice):
-                group = holding.head = groups.head_group(self.name(holding.life, "head"), shape, request)
+                group = holding.head = groups.head_group(self.name(holding.slice_id, "head"), shape, request)
             else:
-                group = holding.hosts = groups.free_group(self.name(holding.life, "hosts"), request)
+                group = holding.hosts = groups.free_group(self.name(holding.slice_id, "hosts"), request)
         except (TypeError, ValueError) as error:
-            log.warning("reservation_refused", slice=holding.life, cause=repr(error))
+            log.warning("reservation_refused", slice=holding.slice_id, cause=repr(error))
             self._refuse(holding, str(error))
             return
         self._session.when_done(group.ready(), partial(self._ready, holding, group))
@@ -93,7 +93,7 @@ class Reservations:
         elif isinstance(error, ray.exceptions.TaskPlacementGroupRemoved):
             self._refuse(holding, "somebody removed its placement group")
         else:
-            log.warning("group_unwatched", slice=holding.life, cause=repr(error))
+            log.warning("group_unwatched", slice=holding.slice_id, cause=repr(error))
             self._session.io.put(partial(self._look, holding), _LOOK_AGAIN_S)
 
     def _look(self, holding: Holding) -> None:
@@ -115,7 +115,7 @@ class Reservations:
                 self._refuse(holding, f"node {row.id} offers a TPU head, but has no label with a slice name")
                 return
             place = row.place
-        holding.reserved = Reserved(holding.life, place, nodes)
+        holding.reserved = Reserved(holding.slice_id, place, nodes)
         self._session.post(holding.reserved)
 
     def _hosts_ready(self, holding: Holding, answer: Answer) -> None:
@@ -123,8 +123,8 @@ class Reservations:
         if error is None:
             self.look_at_hosts(holding)
         elif holding.held:
-            log.warning("group_unwatched", slice=holding.life, cause=repr(error))
+            log.warning("group_unwatched", slice=holding.slice_id, cause=repr(error))
 
     def _refuse(self, holding: Holding, detail: str) -> None:
-        holding.refused = Refused(holding.life, detail)
+        holding.refused = Refused(holding.slice_id, detail)
         self._session.post(holding.refused)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from sliceform.controller.model.effects import Assemble, Launch, Notify, Release, Request, Reserve, Stop
+from sliceform.controller.model.effects import Assemble, EffectRequest, Launch, Notify, Release, Reserve, Stop
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.states.effects import Effect
 from sliceform.states.slices import SliceState
@@ -25,7 +25,7 @@ RESUBMIT_MAX_S = 300.0
 class Outstanding:
     """One effect in flight."""
 
-    request: Request
+    request: EffectRequest
     due: float
     #: Times submitted, and times seen to fail.
     tries: int = 0
@@ -48,24 +48,24 @@ class Outbox:
         """How many effects are in flight."""
         return len(self._items)
 
-    def get(self, life: str, effect: Effect) -> Outstanding | None:
+    def get(self, slice_id: str, effect: Effect) -> Outstanding | None:
         """Return an effect in flight."""
-        return self._items.get((life, effect))
+        return self._items.get((slice_id, effect))
 
-    def put(self, request: Request, now: float) -> None:
+    def put(self, request: EffectRequest, now: float) -> None:
         """Add an effect, due at once; one for the same key is replaced, and a release ends all others of its life."""
         if request.effect is Effect.RELEASE:
-            self.drop(request.life)
-        self._items[request.life, request.effect] = Outstanding(request, now)
+            self.drop(request.slice_id)
+        self._items[request.slice_id, request.effect] = Outstanding(request, now)
 
-    def drop(self, life: str) -> None:
+    def drop(self, slice_id: str) -> None:
         """Forget everything about a life."""
         for effect in Effect:
-            self._items.pop((life, effect), None)
+            self._items.pop((slice_id, effect), None)
 
-    def failed(self, life: str, effect: Effect, now: float, detail: str) -> Outstanding | None:
+    def failed(self, slice_id: str, effect: Effect, now: float, detail: str) -> Outstanding | None:
         """Set the time of the next try of an effect that was seen to fail; None if it is not wanted any more."""
-        item = self._items.get((life, effect))
+        item = self._items.get((slice_id, effect))
         if item is None:
             return None
         delay = min(self._max_s, self._initial_s * 2 ** min(item.failures, 30))
@@ -74,7 +74,9 @@ class Outbox:
         item.due = now + delay * self._rng.uniform(0.5, 1.0)
         return item
 
-    def flush(self, now: float, submit: Callable[[Request], None], observed: Callable[[Request], bool]) -> float:
+    def flush(
+        self, now: float, submit: Callable[[EffectRequest], None], observed: Callable[[EffectRequest], bool]
+    ) -> float:
         """Submit what is due and forget what has been observed; return the loop time of the next submission."""
         due = float("inf")
         for key, item in list(self._items.items()):
@@ -90,9 +92,9 @@ class Outbox:
         return due
 
 
-def achieved(lives: Mapping[str, Life], request: Request) -> bool:
+def achieved(lives: Mapping[str, Life], request: EffectRequest) -> bool:
     """Whether what an effect is for has been seen."""
-    life = lives.get(request.life)
+    life = lives.get(request.slice_id)
     if life is None:
         return True
     state = life.record.state
@@ -117,6 +119,6 @@ def achieved(lives: Mapping[str, Life], request: Request) -> bool:
 def _over(life: Life, attempt: str | None) -> bool:
     """Whether a slice works for this attempt no more."""
     view = life.view
-    return life.record.run_id != attempt or all(
+    return life.record.attempt != attempt or all(
         host.gone == attempt and (attempt, rank) in view.outcomes for rank, host in enumerate(view.hosts)
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sliceform.controller.model.effects import Assemble, Launch, Notify, Release, Request, Reserve
+from sliceform.controller.model.effects import Assemble, EffectRequest, Launch, Notify, Release, Reserve
 from sliceform.controller.model.events import PROCESS_LOSSES, Loss
 from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.reconcile.decide.fold import fold_node
@@ -17,7 +17,7 @@ from sliceform.controller.reconcile.decide.run import Departure, Left
 from sliceform.controller.reconcile.decide.step import Step
 from sliceform.controller.reconcile.decide.sync import earliest_notice, silent_ranks
 from sliceform.controller.reconcile.kinds import choose_kind
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.states.effects import Effect
 from sliceform.states.hosts import HostTrigger
 from sliceform.states.reasons import Reason
@@ -38,7 +38,7 @@ _FAILURES = frozenset(
 _LEAVING = frozenset({SliceState.PREEMPTED, SliceState.DRAINING})
 
 
-def commit(fleet: Fleet, step: Step) -> None:
+def commit(ledger: Ledger, step: Step) -> None:
     """Make one step happen.
 
     Raises:
@@ -46,75 +46,75 @@ def commit(fleet: Fleet, step: Step) -> None:
 
     """
     if step.trigger is SliceTrigger.CREATE and step.rank is None:
-        _begin(fleet, step)
-    life = fleet.picture.lives[step.life]
+        _begin(ledger, step)
+    life = ledger.fleet.lives[step.slice_id]
     if step.trigger is None:
-        _note(fleet, life, step)
+        _note(ledger, life, step)
     elif step.rank is None:
-        _commit_slice(fleet, life, step)
+        _commit_slice(ledger, life, step)
     else:
-        _commit_host(fleet, life, life.record.hosts[step.rank], step)
+        _commit_host(ledger, life, life.record.hosts[step.rank], step)
 
 
-def renew(fleet: Fleet) -> None:
+def renew(ledger: Ledger) -> None:
     """Ask anew for reservations that wait where other places are to be kept away from now.
 
     Of those that keep away from TPU slices which have come free, no more than there are such slices.
     """
-    picture, outlook = fleet.picture, fleet.outlook
-    waiting = [life for life in picture.lives.values() if life.waits_for_reservation]
+    fleet, outlook = ledger.fleet, ledger.outlook
+    waiting = [life for life in fleet.lives.values() if life.waits_for_reservation]
     missed = [life for life in waiting if life.asked is not None and outlook.is_missed_by(life.asked)]
-    if isinstance(fleet.shape, TpuSlice):
+    if isinstance(ledger.shape, TpuSlice):
         # All others that wait can take them as well.
         others = len(waiting) - len(missed)
         missed = missed[: max(1, len(outlook.free) - others)]
     trapped = [life for life in waiting if life.asked is not None and outlook.traps_it(life.asked)]
     for life in dict.fromkeys([*trapped, *missed]):
-        ask_anew(fleet, life)
+        ask_anew(ledger, life)
 
 
-def ask_anew(fleet: Fleet, life: Life) -> None:
+def ask_anew(ledger: Ledger, life: Life) -> None:
     """Ask for a reservation that waits as it would be asked for now."""
-    fleet.outbox.put(_reserve(fleet, life), fleet.picture.now)
+    ledger.outbox.put(_reserve(ledger, life), ledger.fleet.now)
 
 
-def _begin(fleet: Fleet, step: Step) -> None:
-    picture = fleet.picture
-    generation = picture.desired.generation
-    life = Life.begin(step.life, picture.hosts, generation=generation, replaces=step.cause)
-    picture.lives[step.life] = life
-    picture.next_number += 1
-    life.vacancy = next((vacancy for vacancy in picture.vacancies if vacancy.slice_id == step.cause), None)
+def _begin(ledger: Ledger, step: Step) -> None:
+    fleet = ledger.fleet
+    generation = fleet.desired.generation
+    life = Life.begin(step.slice_id, fleet.hosts, generation=generation, replaces=step.cause)
+    fleet.lives[step.slice_id] = life
+    fleet.next_number += 1
+    life.vacancy = next((vacancy for vacancy in fleet.vacancies if vacancy.slice_id == step.cause), None)
     if life.vacancy is not None:
-        picture.vacancies.remove(life.vacancy)
+        fleet.vacancies.remove(life.vacancy)
 
 
-def _commit_slice(fleet: Fleet, life: Life, step: Step) -> None:
-    picture, record = fleet.picture, life.record
-    row = fleet.slices.fire(
+def _commit_slice(ledger: Ledger, life: Life, step: Step) -> None:
+    fleet, record = ledger.fleet, life.record
+    row = ledger.slices.fire(
         record,
         step.trigger,  # type: ignore[arg-type]
-        now=picture.now,
-        at=picture.epoch,
-        tick=fleet.tick,
+        now=fleet.now,
+        at=fleet.epoch,
+        tick=ledger.tick,
         reason=step.reason,
         detail=step.detail,
         cause=step.cause,
     )
     if row.dest in _LEAVING:
-        _leave_attempt(fleet, life, step)
+        _leave_attempt(ledger, life, step)
     keep = _BOOKS.get(row.trigger)
     if keep is not None:
-        keep(fleet, life, step)
+        keep(ledger, life, step)
     for effect in row.effects:
-        request = _request(fleet, life, effect)
+        request = _request(ledger, life, effect)
         if request is not None:
-            fleet.outbox.put(request, picture.now)
+            ledger.outbox.put(request, fleet.now)
 
 
-def _leave_attempt(fleet: Fleet, life: Life, step: Step) -> None:
+def _leave_attempt(ledger: Ledger, life: Life, step: Step) -> None:
     """Write into the attempt that the slice works for that it leaves, and why."""
-    attempt = fleet.attempts.get(life.record.run_id or "")
+    attempt = ledger.attempts.get(life.record.attempt or "")
     if attempt is None:
         return
     host = step.cause or life.record.id
@@ -127,14 +127,14 @@ def _leave_attempt(fleet: Fleet, life: Life, step: Step) -> None:
     attempt.leave(life.record.id, left)
 
 
-def _commit_host(fleet: Fleet, life: Life, host: HostRecord, step: Step) -> None:
-    picture = fleet.picture
-    fleet.hosts.fire(
+def _commit_host(ledger: Ledger, life: Life, host: HostRecord, step: Step) -> None:
+    fleet = ledger.fleet
+    ledger.hosts.fire(
         host,
         step.trigger,  # type: ignore[arg-type]
-        now=picture.now,
-        at=picture.epoch,
-        tick=fleet.tick,
+        now=fleet.now,
+        at=fleet.epoch,
+        tick=ledger.tick,
         reason=step.reason,
         detail=step.detail,
         cause=step.cause,
@@ -142,15 +142,15 @@ def _commit_host(fleet: Fleet, life: Life, host: HostRecord, step: Step) -> None
     life.record.version += 1
     if step.trigger is HostTrigger.PLACE:
         host.node_id = life.view.hosts[host.rank].node_id
-        _use(fleet, life, host.node_id, host.rank)
+        _use(ledger, life, host.node_id, host.rank)
     elif step.trigger is HostTrigger.FINISH:
         life.noted_end = True
 
 
-def _note(fleet: Fleet, life: Life, step: Step) -> None:
-    picture = fleet.picture
-    fleet.slices.note(
-        life.record, at=picture.epoch, tick=fleet.tick, reason=step.reason, detail=step.detail, cause=step.cause
+def _note(ledger: Ledger, life: Life, step: Step) -> None:
+    fleet = ledger.fleet
+    ledger.slices.note(
+        life.record, at=fleet.epoch, tick=ledger.tick, reason=step.reason, detail=step.detail, cause=step.cause
     )
     if step.reason is Reason.LOST_AFTER_NOTICE:
         life.noted_loss = True
@@ -164,108 +164,108 @@ def _note(fleet: Fleet, life: Life, step: Step) -> None:
     elif step.reason is Reason.WORK_ENDED:
         life.noted_end = True
     elif step.reason is Reason.HURRIED:
-        fleet.outbox.put(_release(fleet, life, picture.work_until(life)), picture.now)
+        ledger.outbox.put(_release(ledger, life, fleet.work_until(life)), fleet.now)
 
 
-def _use(fleet: Fleet, life: Life, node_id: str | None, rank: int | None) -> None:
+def _use(ledger: Ledger, life: Life, node_id: str | None, rank: int | None) -> None:
     """Remember who uses a node, and look at once whether it is alive."""
     if node_id is None:
         return
-    fleet.users.setdefault(node_id, set()).add((life.record.id, rank))
-    row = fleet.nodes.get(node_id)
+    ledger.users.setdefault(node_id, set()).add((life.record.id, rank))
+    row = ledger.nodes.get(node_id)
     if row is not None:
         fold_node(life, rank, node_id, row)
 
 
-def _placed(fleet: Fleet, life: Life, _: Step) -> None:
+def _placed(ledger: Ledger, life: Life, _: Step) -> None:
     life.record.place = life.view.place
-    _use(fleet, life, life.view.head_node, None)
+    _use(ledger, life, life.view.head_node, None)
     if life.record.place is not None:
-        fleet.place_map.hold(life.record.place, life.record.id)
+        ledger.place_map.hold(life.record.place, life.record.id)
 
 
-def _prepared(fleet: Fleet, life: Life, _: Step) -> None:
-    fleet.picture.added_at = fleet.picture.now
+def _prepared(ledger: Ledger, life: Life, _: Step) -> None:
+    ledger.fleet.added_at = ledger.fleet.now
     life.vacancy = None
 
 
-def _finished(fleet: Fleet, life: Life, _: Step) -> None:
+def _finished(ledger: Ledger, life: Life, _: Step) -> None:
     # Not before: agents that die again and again were all ready first.
     for node in life.view.nodes:
-        fleet.picture.places.worked(node or "")
-    life.record.run_id = None
+        ledger.fleet.places.worked(node or "")
+    life.record.attempt = None
     life.over = None
     life.noted_end = False
     life.view.outcomes.clear()
 
 
-def _preempted(fleet: Fleet, life: Life, step: Step) -> None:
-    picture, record = fleet.picture, life.record
+def _preempted(ledger: Ledger, life: Life, step: Step) -> None:
+    fleet, record = ledger.fleet, life.record
     record.lost = step.reason is not Reason.PREEMPTION_NOTICE
     life.noted_notice = earliest_notice(life)
     record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice is not None else None
-    picture.lost_at = picture.now
-    picture.vacancies.append(Vacancy.of(record.id, life.vacancy, lost=True))
+    fleet.lost_at = fleet.now
+    fleet.vacancies.append(Vacancy.of(record.id, life.vacancy, lost=True))
     if step.reason in PROCESS_LOSSES:
         # The place is as good as before; one where processes die again and again is not.
-        _count_failure(fleet, life, step)
+        _count_failure(ledger, life, step)
         return
-    nodes = _lost_nodes(fleet, life)
+    nodes = _lost_nodes(ledger, life)
     # A TPU slice is lost as a whole; elsewhere the neighbours are as good as before.
     places = {life.view.place: nodes} if life.view.place else {node: frozenset({node}) for node in sorted(nodes)}
     for place, gone in places.items() if nodes else ():
-        picture.places.lost(place, gone, picture.now, f"{record.id}: {step.reason.value}")
+        fleet.places.lost(place, gone, fleet.now, f"{record.id}: {step.reason.value}")
 
 
-def _expired(fleet: Fleet, life: Life, step: Step) -> None:
-    picture, record = fleet.picture, life.record
-    fleet.place_map.give_up(record.place or "", record.id)
+def _expired(ledger: Ledger, life: Life, step: Step) -> None:
+    fleet, record = ledger.fleet, life.record
+    ledger.place_map.give_up(record.place or "", record.id)
     vacancy = Vacancy.of(record.id, life.vacancy)
     if step.reason not in _FAILURES:
-        picture.vacancies.append(vacancy)
+        fleet.vacancies.append(vacancy)
         return
     detail = f"{record.id}: {step.detail or step.reason.value}"
-    picture.vacancies.append(vacancy.failed(picture.backoff, picture.now, detail))
-    _count_failure(fleet, life, step)
+    fleet.vacancies.append(vacancy.failed(fleet.backoff, fleet.now, detail))
+    _count_failure(ledger, life, step)
 
 
-def _count_failure(fleet: Fleet, life: Life, step: Step) -> None:
+def _count_failure(ledger: Ledger, life: Life, step: Step) -> None:
     """Count against the hosts that a slice failed because of; too often, and their place is not used for a while."""
-    picture, record = fleet.picture, life.record
+    fleet, record = ledger.fleet, life.record
     for node in _culprits(life, step):
         place = life.view.place or node
-        if picture.places.failed(place, node, picture.now, f"{step.reason.value}: {step.detail}"):
-            detail = f"{place} is not used for {fleet.settings.quarantine_s:g} s, or until nothing else is free"
-            fleet.slices.note(record, at=picture.epoch, tick=fleet.tick, reason=Reason.QUARANTINED, detail=detail)
+        if fleet.places.failed(place, node, fleet.now, f"{step.reason.value}: {step.detail}"):
+            detail = f"{place} is not used for {ledger.settings.quarantine_s:g} s, or until nothing else is free"
+            ledger.slices.note(record, at=fleet.epoch, tick=ledger.tick, reason=Reason.QUARANTINED, detail=detail)
 
 
-def _drained(fleet: Fleet, life: Life, step: Step) -> None:
-    fleet.place_map.give_up(life.record.place or "", life.record.id)
+def _drained(ledger: Ledger, life: Life, step: Step) -> None:
+    ledger.place_map.give_up(life.record.place or "", life.record.id)
     if step.reason is Reason.OPERATOR:
-        fleet.picture.vacancies.append(Vacancy.of(life.record.id, life.vacancy, lost=True))
+        ledger.fleet.vacancies.append(Vacancy.of(life.record.id, life.vacancy, lost=True))
 
 
-def _released(fleet: Fleet, life: Life, _: Step) -> None:
+def _released(ledger: Ledger, life: Life, _: Step) -> None:
     record = life.record
-    del fleet.picture.lives[record.id]
-    fleet.place_map.leave(record.place or "", record.id)
-    fleet.outbox.drop(record.id)
-    fleet.released.append(record.id)
+    del ledger.fleet.lives[record.id]
+    ledger.place_map.leave(record.place or "", record.id)
+    ledger.outbox.drop(record.id)
+    ledger.released.append(record.id)
     for node in (*life.view.nodes, life.view.head_node):
-        users = fleet.users.get(node or "")
+        users = ledger.users.get(node or "")
         if users is not None:
             users -= {user for user in users if user[0] == record.id}
             if not users:
-                del fleet.users[node or ""]
+                del ledger.users[node or ""]
 
 
-def _lost_nodes(fleet: Fleet, life: Life) -> frozenset[str]:
+def _lost_nodes(ledger: Ledger, life: Life) -> frozenset[str]:
     """Return the nodes that a slice was lost with: dead, noticed or silent ones. What else ended leaves a node as good.
 
     So after somebody has removed a group, or where agents end beside a node that died, nothing is avoided for it.
     """
-    view, picture = life.view, fleet.picture
-    silent = silent_ranks(life, picture.now, fleet.settings.effective_silence_s)
+    view, fleet = life.view, ledger.fleet
+    silent = silent_ranks(life, fleet.now, ledger.settings.effective_silence_s)
     nodes = {
         host.node_id for rank, host in enumerate(view.hosts) if _is_dead(host.lost) or host.notices or rank in silent
     }
@@ -288,7 +288,7 @@ def _culprits(life: Life, step: Step) -> list[str]:
     return [node for node in dict.fromkeys(nodes if any(nodes) else [view.head_node]) if node]
 
 
-_BOOKS: Mapping[SliceTrigger, Callable[[Fleet, Life, Step], None]] = {
+_BOOKS: Mapping[SliceTrigger, Callable[[Ledger, Life, Step], None]] = {
     SliceTrigger.PLACE: _placed,
     SliceTrigger.PREPARE: _prepared,
     SliceTrigger.FINISH: _finished,
@@ -299,42 +299,42 @@ _BOOKS: Mapping[SliceTrigger, Callable[[Fleet, Life, Step], None]] = {
 }
 
 
-def _request(fleet: Fleet, life: Life, effect: Effect) -> Request | None:
+def _request(ledger: Ledger, life: Life, effect: Effect) -> EffectRequest | None:
     """Say in full what an effect of this life asks for; None if there is nothing to ask."""
-    record, shape = life.record, fleet.shape
+    record, shape = life.record, ledger.shape
     if effect is Effect.RESERVE:
-        return _reserve(fleet, life)
+        return _reserve(ledger, life)
     if effect is Effect.ASSEMBLE:
-        return Assemble(record.id, shape, record.place, fleet.place_map.units(record.place))
+        return Assemble(record.id, shape, record.place, ledger.place_map.units(record.place))
     if effect is Effect.LAUNCH:
-        spec = fleet.attempts[record.run_id or ""].spec
+        spec = ledger.attempts[record.attempt or ""].spec
         return Launch(record.id, shape, spec, spec.members.index(record.id))
     if effect is Effect.NOTIFY:
-        if record.run_id is None or record.lost:
+        if record.attempt is None or record.lost:
             return None
-        return Notify(record.id, record.run_id, record.deadline)
-    return _release(fleet, life, _work_until(fleet, life))
+        return Notify(record.id, record.attempt, record.deadline)
+    return _release(ledger, life, _work_until(ledger, life))
 
 
-def _work_until(fleet: Fleet, life: Life) -> float:
+def _work_until(ledger: Ledger, life: Life) -> float:
     """Return by when work on a slice that is let go of has to be gone, loop time: now, unless a person asked."""
-    picture, record = fleet.picture, life.record
-    if record.run_id is None or record.reason not in {Reason.CLOSED, Reason.OPERATOR}:
-        return picture.now
-    return picture.work_until(life)
+    fleet, record = ledger.fleet, life.record
+    if record.attempt is None or record.reason not in {Reason.CLOSED, Reason.OPERATOR}:
+        return fleet.now
+    return fleet.work_until(life)
 
 
-def _release(fleet: Fleet, life: Life, until: float) -> Release:
+def _release(ledger: Ledger, life: Life, until: float) -> Release:
     life.release_by = until
-    grace_s = max(0.0, until - fleet.picture.now)
+    grace_s = max(0.0, until - ledger.fleet.now)
     lost = life.record.lost or life.noted_loss
-    return Release(life.record.id, grace_s, lost, life.record.run_id)
+    return Release(life.record.id, grace_s, lost, life.record.attempt)
 
 
-def _reserve(fleet: Fleet, life: Life) -> Reserve:
+def _reserve(ledger: Ledger, life: Life) -> Reserve:
     """Ask for a reservation wherever one may go now."""
-    outlook = fleet.outlook
-    kind = choose_kind(fleet, life)
-    life.asked = Reserve(life.record.id, fleet.shape, outlook.avoid, outlook.avoid_nodes, kind)
-    life.asked_at = fleet.picture.now
+    outlook = ledger.outlook
+    kind = choose_kind(ledger, life)
+    life.asked = Reserve(life.record.id, ledger.shape, outlook.avoid, outlook.avoid_nodes, kind)
+    life.asked_at = ledger.fleet.now
     return life.asked

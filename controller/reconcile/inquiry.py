@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.events import Explained
-from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.fold import fold
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.states.slices import SliceState
@@ -28,33 +28,33 @@ class Inquiry:
         self._due = 0.0
         self._asked_at = 0.0
 
-    def ask(self, picture: Picture, backend: Backend) -> None:
+    def ask(self, fleet: Fleet, backend: Backend) -> None:
         """Ask about the slice that is pending for longest, if it is time to."""
-        if picture.now < self._due or picture.blind or picture.closing_by is not None:
+        if fleet.now < self._due or fleet.blind or fleet.closing_by is not None:
             return
-        waiting = _waiting(picture)
-        self._due = picture.now + (_LOST_S if waiting else _PATIENCE_S)
+        waiting = _waiting(fleet)
+        self._due = fleet.now + (_LOST_S if waiting else _PATIENCE_S)
         if waiting:
-            self._asked_at = picture.now
-            backend.inquire(waiting[0].record.id, None, picture.places.names())
+            self._asked_at = fleet.now
+            backend.inquire(waiting[0].record.id, None, fleet.places.names())
 
-    def answered(self, picture: Picture, event: Explained) -> None:
+    def answered(self, fleet: Fleet, event: Explained) -> None:
         """Take in what the cluster said of one of the slices that are pending, for all of them."""
-        asked = picture.lives.get(event.life)
+        asked = fleet.lives.get(event.slice_id)
         if asked is None or asked.record.state is not SliceState.PENDING:
             return
-        waiting = _waiting(picture)
-        youngest_s = min((picture.now - life.record.since for life in waiting), default=0.0)
+        waiting = _waiting(fleet)
+        youngest_s = min((fleet.now - life.record.since for life in waiting), default=0.0)
         pause_s = min(_SELDOM_S, max(_PATIENCE_S, _PART * youngest_s))
-        self._due = picture.now + max(pause_s, _IDLE_PARTS * (picture.now - self._asked_at))
+        self._due = fleet.now + max(pause_s, _IDLE_PARTS * (fleet.now - self._asked_at))
         for life in waiting:
-            fold(life, event, picture.now)
+            fold(life, event, fleet.now)
 
 
-def _waiting(picture: Picture) -> list[Life]:
+def _waiting(fleet: Fleet) -> list[Life]:
     """Return the slices that are pending for long enough, oldest first."""
     return [
         life
-        for life in picture.lives.values()
-        if life.record.state is SliceState.PENDING and picture.now - life.record.since >= _PATIENCE_S
+        for life in fleet.lives.values()
+        if life.record.state is SliceState.PENDING and fleet.now - life.record.since >= _PATIENCE_S
     ]

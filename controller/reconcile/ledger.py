@@ -1,4 +1,4 @@
-"""Everything the loop's thread owns, in one place: the picture, the records' engines, the history and the outbox."""
+"""Everything the loop's thread owns and a commit writes: fleet, engines, history and outbox."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape
 from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.act import Outbox
-from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.life import Limits
 from sliceform.controller.reconcile.decide.place_map import Outlook, PlaceMap
 from sliceform.controller.reconcile.decide.policy import Backoff, Places
@@ -26,12 +26,12 @@ from sliceform.states.slices import SliceState, SliceTrigger
 
 
 @dataclass(slots=True)
-class Fleet:
+class Ledger:
     """The fleet as the controller knows it; touched by one thread only, but for `history` and `published`."""
 
     shape: SliceShape
     settings: Settings
-    picture: Picture
+    fleet: Fleet
     history: History
     outbox: Outbox
     slices: Engine[SliceState, SliceTrigger]
@@ -55,10 +55,10 @@ class Fleet:
     published: threading.Condition = field(default_factory=threading.Condition)
 
     @classmethod
-    def begin(cls, shape: SliceShape, desired: Desired, settings: Settings, history: History, seed: int) -> Fleet:
+    def begin(cls, shape: SliceShape, desired: Desired, settings: Settings, history: History, seed: int) -> Ledger:
         """Return an empty fleet; `seed` is for the jitter of delays."""
         rng = random.Random(seed)
-        picture = Picture(
+        fleet = Fleet(
             settings=settings,
             desired=desired,
             lives={},
@@ -69,12 +69,12 @@ class Fleet:
         )
         outbox = Outbox(backoff_initial_s=settings.backoff_initial_s, backoff_max_s=settings.backoff_max_s, rng=rng)
         engines = Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history)
-        return cls(shape, settings, picture, history, outbox, *engines, PlaceMap(shape))
+        return cls(shape, settings, fleet, history, outbox, *engines, PlaceMap(shape))
 
     @property
     def outlook(self) -> Outlook:
         """Where reservations may go now."""
-        return self.place_map.outlook(self.picture.places.names())
+        return self.place_map.outlook(self.fleet.places.names())
 
     def limits(self, *, silence_held: bool = False) -> Limits:
         """Return what `sync` needs to know now."""
@@ -85,7 +85,7 @@ class Fleet:
             silence_s=settings.effective_silence_s,
             stuck_s=settings.release_stuck_s,
             devices=self.shape.devices_per_host.count,
-            avoid=self.picture.places.names(),
+            avoid=self.fleet.places.names(),
             barred=outlook.barred,
             owners=self.place_map.owners,
             kinds=outlook.kind_of,
@@ -96,7 +96,7 @@ class Fleet:
         """Write something about the fleet as a whole into the history."""
         self.history.append(
             tick=self.tick,
-            at=self.picture.epoch,
+            at=self.fleet.epoch,
             kind="fleet",
             key="fleet",
             trigger=None,
@@ -110,7 +110,7 @@ class Fleet:
         """Write something about a run into the history."""
         self.history.append(
             tick=self.tick,
-            at=self.picture.epoch,
+            at=self.fleet.epoch,
             kind="run",
             key=run.id,
             trigger=None,

@@ -14,7 +14,7 @@ from functools import partial
 
 from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.clock import Clock
-from sliceform.controller.model.effects import Request
+from sliceform.controller.model.effects import EffectRequest
 from sliceform.controller.model.events import Event
 from sliceform.controller.model.orders import Submit
 from sliceform.controller.reconcile.act import achieved
@@ -29,7 +29,7 @@ from sliceform.controller.reconcile.decide.sync import FOREVER, due, silent_rank
 from sliceform.controller.reconcile.inbox import Inbox
 from sliceform.controller.reconcile.inputs import Beat, Inputs
 from sliceform.controller.reconcile.inquiry import Inquiry
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.controller.reconcile.obey import obey
 from sliceform.controller.reconcile.observe import Observer
 from sliceform.controller.reconcile.place_status import FleetPlaces, places_now
@@ -51,7 +51,7 @@ class Reconciler:
 
     def __init__(
         self,
-        fleet: Fleet,
+        ledger: Ledger,
         backend: Backend,
         clock: Clock,
         *,
@@ -63,7 +63,7 @@ class Reconciler:
         """Take what it works on; nothing happens before the first tick.
 
         Args:
-            fleet: all that it writes.
+            ledger: all that it writes.
             backend: where effects are submitted.
             clock: both times, read once a tick.
             label: of the fleet.
@@ -72,19 +72,19 @@ class Reconciler:
             record: told of every tick, if they are to be written down; only stores.
 
         """
-        self.fleet = fleet
+        self.ledger = ledger
         self.inbox = Inbox()
-        self.conductor = Conductor(fleet, seed)
+        self.conductor = Conductor(ledger, seed)
         self.backend = backend
-        self.board = StatusBoard(fleet, label)
+        self.board = StatusBoard(ledger, label)
         self._clock = clock
         self._run_of = run_of
         self._record = record
         self._inquiry = Inquiry()
         #: When it begins, by the monotonic clock, seconds.
         self.begun_at = clock.monotonic()
-        self._observer = Observer(fleet, self.conductor, self._inquiry, self.begun_at)
-        self._reservations = Reservations(fleet)
+        self._observer = Observer(ledger, self.conductor, self._inquiry, self.begun_at)
+        self._reservations = Reservations(ledger)
         self._ticks: deque[float] = deque(maxlen=_TICKS_KEPT)
 
     # What the backend calls, on any thread.
@@ -93,13 +93,13 @@ class Reconciler:
         """Take an event."""
         self.inbox.post(event)
 
-    def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
+    def beat(self, slice_id: str, rank: int, *, raylet_ok: bool = True) -> None:
         """Note that an agent was heard, and whether its node's daemon is well; wakes nobody."""
         if self._record is None:
-            self._observer.hear(life, rank, raylet_ok)
+            self._observer.hear(slice_id, rank, raylet_ok)
         else:
             # It is to be known which tick took it.
-            self.inbox.beat(Beat(life, rank, raylet_ok))
+            self.inbox.beat(Beat(slice_id, rank, raylet_ok))
 
     # One tick.
 
@@ -116,20 +116,20 @@ class Reconciler:
         finally:
             self._ticks.append(time.perf_counter() - begun)
 
-    def step(self, inputs: Inputs, submit: Callable[[Request], None]) -> float:
+    def step(self, inputs: Inputs, submit: Callable[[EffectRequest], None]) -> float:
         """Do what a tick with these inputs does: the same fleet with the same inputs does the same.
 
         Returns:
             After how many seconds to tick again at the latest.
 
         """
-        fleet, picture = self.fleet, self.fleet.picture
-        fleet.tick += 1
+        ledger, fleet = self.ledger, self.ledger.fleet
+        ledger.tick += 1
         # 1. Observe: what came in changes what is known.
         self._observer.take(inputs)
         # 2. Orders, and questions about what is known now.
         for order in inputs.orders:
-            obey(fleet, self.conductor, order, self._run_of)
+            obey(ledger, self.conductor, order, self._run_of)
         for question in self.inbox.questions():
             question()
         # 3. Sync: facts of slices and attempts.
@@ -140,22 +140,22 @@ class Reconciler:
             # Slices whose attempt has just been found over are free at once, for the next run or attempt.
             next_due = self._sync()
         # 4. Plan, and 5. commit.
-        decision = plan(picture)
+        decision = plan(fleet)
         self._do(decision)
         # 6. Act: submit what is due, and ask.
-        act_due = fleet.outbox.flush(picture.now, submit, partial(achieved, picture.lives))
-        while fleet.released:
+        act_due = ledger.outbox.flush(fleet.now, submit, partial(achieved, fleet.lives))
+        while ledger.released:
             # Nothing is asked of these any more.
-            self.backend.forget(fleet.released.pop())
-        self._inquiry.ask(picture, self.backend)
+            self.backend.forget(ledger.released.pop())
+        self._inquiry.ask(fleet, self.backend)
         # 7. Publish.
         self.board.publish()
         next_due = min(next_due, look, decision.due, self._reservations.due(), act_due)
-        return max(0.0, min(fleet.settings.resync_s, next_due - picture.now))
+        return max(0.0, min(ledger.settings.resync_s, next_due - fleet.now))
 
     def witness(self, inputs: Inputs, report: Callable[[Ticked], None]) -> float:
         """Do a step, and report what it took and did, also if it raises."""
-        witness = Witness(self.fleet, inputs, self.backend.submit)
+        witness = Witness(self.ledger, inputs, self.backend.submit)
         try:
             return self.step(witness.inputs, witness.submit)
         except Exception as error:
@@ -176,34 +176,34 @@ class Reconciler:
 
     def places(self) -> FleetPlaces:
         """Return what is known of every place."""
-        return places_now(self.fleet)
+        return places_now(self.ledger)
 
     def preview(self) -> tuple[Step, ...]:
         """Return what the next tick would commit, as far as it is known now, without doing any of it."""
-        fleet = self.fleet
-        lives = {name: _copy(life) for name, life in fleet.picture.lives.items()}
-        limits = fleet.limits(silence_held=self._silence_held(lives.values(), lives.values()))
-        picture = copy.copy(fleet.picture)
-        picture.lives = lives
-        picture.vacancies = list(picture.vacancies)
-        picture.surveyed = True  # the next tick may be the one that sees the node table first
+        ledger = self.ledger
+        lives = {name: _copy(life) for name, life in ledger.fleet.lives.items()}
+        limits = ledger.limits(silence_held=self._silence_held(lives.values(), lives.values()))
+        fleet = copy.copy(ledger.fleet)
+        fleet.lives = lives
+        fleet.vacancies = list(fleet.vacancies)
+        fleet.surveyed = True  # the next tick may be the one that sees the node table first
         facts: list[Step] = []
         for life in lives.values():
-            steps = sync(life, picture.now, limits)
+            steps = sync(life, fleet.now, limits)
             facts += steps
             for step in steps:
-                _assume(fleet, life, step)
+                _assume(ledger, life, step)
                 if step.rank is None and step.trigger in {SliceTrigger.PREEMPT, SliceTrigger.EXPIRE}:
                     lost = step.trigger is SliceTrigger.PREEMPT
-                    picture.vacancies.append(Vacancy.of(step.life, life.vacancy, lost=lost))
-        return (*facts, *plan(picture).steps)
+                    fleet.vacancies.append(Vacancy.of(step.slice_id, life.vacancy, lost=lost))
+        return (*facts, *plan(fleet).steps)
 
     def _sync(self) -> float:
         """Commit the facts; return the loop time at which time alone may bring more."""
-        fleet, picture = self.fleet, self.fleet.picture
-        now = picture.now
-        stale = [life for life in picture.lives.values() if life.due <= now or life.synced != life.version]
-        limits = fleet.limits(silence_held=self._silence_held(stale, picture.lives.values()))
+        ledger, fleet = self.ledger, self.ledger.fleet
+        now = fleet.now
+        stale = [life for life in fleet.lives.values() if life.due <= now or life.synced != life.version]
+        limits = ledger.limits(silence_held=self._silence_held(stale, fleet.lives.values()))
         for _ in range(_MAX_PASSES):
             if not stale:
                 break
@@ -212,14 +212,14 @@ class Reconciler:
                 steps = sync(life, now, limits)
                 life.synced = life.version
                 for step in steps:
-                    commit(fleet, step)
+                    commit(ledger, step)
                 if steps:
                     moved.append(life)
                 life.due = due(life, limits)
                 if life.due <= now:
-                    life.due = now + fleet.settings.resync_s
+                    life.due = now + ledger.settings.resync_s
             stale = [life for life in moved if life.record.state is not None]
-        return min((life.due for life in picture.lives.values()), default=FOREVER)
+        return min((life.due for life in fleet.lives.values()), default=FOREVER)
 
     def _silence_held(self, looked_at: Iterable[Life], lives: Iterable[Life]) -> bool:
         """Whether so many slices fell silent together that it is more likely us who cannot hear.
@@ -227,8 +227,8 @@ class Reconciler:
         Slices cut off at the same moment fall silent up to a beat apart, so those about to do so count, too. Whom it
         concerns is asked first: all others need not be counted when none of those `looked_at` is silent.
         """
-        settings = self.fleet.settings
-        now = self.fleet.picture.now
+        settings = self.ledger.settings
+        now = self.ledger.fleet.now
         if not any(silent_ranks(life, now, settings.effective_silence_s) for life in looked_at):
             return False
         soon_s = max(settings.beat_s, settings.effective_silence_s - 1.5 * settings.beat_s)
@@ -242,13 +242,13 @@ class Reconciler:
         for start in decision.starts:
             self.conductor.start(start)
         for step in decision.steps:
-            commit(self.fleet, step)
+            commit(self.ledger, step)
         if decision.growth is not None:
             self.conductor.grow(decision.growth)
         for end in decision.ends:
             self.conductor.end(end)
-        self.fleet.picture.pause = decision.pause
-        self.fleet.picture.vacancies = list(decision.vacancies)
+        self.ledger.fleet.pause = decision.pause
+        self.ledger.fleet.vacancies = list(decision.vacancies)
 
 
 _HEARD = frozenset({SliceState.PLACED, SliceState.READY, SliceState.RUNNING})
@@ -262,12 +262,12 @@ def _copy(life: Life) -> Life:
     return twin
 
 
-def _assume(fleet: Fleet, life: Life, step: Step) -> None:
+def _assume(ledger: Ledger, life: Life, step: Step) -> None:
     """Move a copied record as the commit of the step would, without its books."""
     if step.trigger is None:
         return
     record = life.record if step.rank is None else life.record.hosts[step.rank]
-    table = fleet.slices.table if step.rank is None else fleet.hosts.table
+    table = ledger.slices.table if step.rank is None else ledger.hosts.table
     row = table.row(record.state, step.trigger)  # type: ignore[arg-type]
     if row is not None:
         record.state = row.dest

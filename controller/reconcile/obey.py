@@ -10,62 +10,62 @@ from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.conduct import Conductor
 from sliceform.controller.reconcile.decide.policy import Pause
 from sliceform.controller.reconcile.decide.run import RunRecord
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.states.reasons import Reason
 
 
-def obey(fleet: Fleet, conductor: Conductor, order: Order, run_of: Callable[[Submit], RunRecord]) -> None:
+def obey(ledger: Ledger, conductor: Conductor, order: Order, run_of: Callable[[Submit], RunRecord]) -> None:
     """Take one order; `run_of` gives the record of a run that is submitted."""
     match order:
         case Scale():
-            _scale(fleet, order)
+            _scale(ledger, order)
         case Drain():
-            _drain(fleet, order)
+            _drain(ledger, order)
         case Submit():
             conductor.submit(run_of(order), order.told)
         case Cancel():
-            _cancel(fleet, conductor, order)
+            _cancel(ledger, conductor, order)
         case Close():
-            _close(fleet, conductor, order)
+            _close(ledger, conductor, order)
         case Avoid():
-            until = None if order.for_s is None else fleet.picture.now + order.for_s
-            fleet.picture.places.avoid(order.place, until, order.reason)
-            fleet.note(Reason.AVOID_ORDERED, order.told)
+            until = None if order.for_s is None else ledger.fleet.now + order.for_s
+            ledger.fleet.places.avoid(order.place, until, order.reason)
+            ledger.note(Reason.AVOID_ORDERED, order.told)
         case Allow():
-            fleet.picture.places.allow(order.place)
-            fleet.note(Reason.ALLOW_ORDERED, order.told)
+            ledger.fleet.places.allow(order.place)
+            ledger.note(Reason.ALLOW_ORDERED, order.told)
         case _:
             assert_never(order)
 
 
-def _scale(fleet: Fleet, order: Scale) -> None:
-    picture = fleet.picture
-    picture.desired = Desired(order.sizes, order.spares, picture.desired.generation + 1)
-    picture.pause, picture.added_at = Pause(), picture.now
-    fleet.note(Reason.SCALE_ORDERED, order.told)
+def _scale(ledger: Ledger, order: Scale) -> None:
+    fleet = ledger.fleet
+    fleet.desired = Desired(order.sizes, order.spares, fleet.desired.generation + 1)
+    fleet.pause, fleet.added_at = Pause(), fleet.now
+    ledger.note(Reason.SCALE_ORDERED, order.told)
 
 
-def _drain(fleet: Fleet, order: Drain) -> None:
-    picture, life = fleet.picture, fleet.picture.lives.get(order.slice_id)
+def _drain(ledger: Ledger, order: Drain) -> None:
+    fleet, life = ledger.fleet, ledger.fleet.lives.get(order.slice_id)
     if life is None:
         return  # it went before the order came
-    life.drain_by = _sooner(life.drain_by, picture.now + order.grace_s)
-    fleet.slices.note(life.record, at=picture.epoch, tick=fleet.tick, reason=Reason.DRAIN_ORDERED, detail=order.told)
+    life.drain_by = _sooner(life.drain_by, fleet.now + order.grace_s)
+    ledger.slices.note(life.record, at=fleet.epoch, tick=ledger.tick, reason=Reason.DRAIN_ORDERED, detail=order.told)
 
 
-def _cancel(fleet: Fleet, conductor: Conductor, order: Cancel) -> None:
-    run = next((run for run in fleet.picture.runs if run.id == order.run_id), None)
+def _cancel(ledger: Ledger, conductor: Conductor, order: Cancel) -> None:
+    run = next((run for run in ledger.fleet.runs if run.id == order.run_id), None)
     if run is None:
         return  # it was over before the order came
-    fleet.note_run(run, Reason.RUN_CANCELLED, order.told, run.state)
+    ledger.note_run(run, Reason.RUN_CANCELLED, order.told, run.state)
     conductor.cancel(run, order.grace_s)
 
 
-def _close(fleet: Fleet, conductor: Conductor, order: Close) -> None:
-    picture = fleet.picture
-    picture.closing_by = _sooner(picture.closing_by, picture.now + order.grace_s)
-    fleet.note(Reason.CLOSE_ORDERED, order.told)
-    for run in list(picture.runs):
+def _close(ledger: Ledger, conductor: Conductor, order: Close) -> None:
+    fleet = ledger.fleet
+    fleet.closing_by = _sooner(fleet.closing_by, fleet.now + order.grace_s)
+    ledger.note(Reason.CLOSE_ORDERED, order.told)
+    for run in list(fleet.runs):
         conductor.cancel(run, order.grace_s)
 
 

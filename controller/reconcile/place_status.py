@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from sliceform.controller.reconcile.decide.places import Place
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 
 
 class PlaceStatus(NamedTuple):
@@ -64,18 +64,18 @@ class FleetPlaces:
         )
 
 
-def places_now(fleet: Fleet) -> FleetPlaces:
+def places_now(ledger: Ledger) -> FleetPlaces:
     """Return all places as they stand; on the loop's thread."""
-    known = fleet.place_map.places
-    gone = fleet.picture.places.names() - known.keys()
-    rows = [_row(fleet, name, known.get(name)) for name in sorted(known.keys() | gone)]
+    known = ledger.place_map.places
+    gone = ledger.fleet.places.names() - known.keys()
+    rows = [_row(ledger, name, known.get(name)) for name in sorted(known.keys() | gone)]
     return FleetPlaces(tuple(rows))
 
 
-def _row(fleet: Fleet, name: str, place: Place | None) -> PlaceStatus:
+def _row(ledger: Ledger, name: str, place: Place | None) -> PlaceStatus:
     nodes = () if place is None else place.nodes
-    slices = _slices(fleet, name, nodes)
-    avoided = fleet.picture.places.avoided.get(name)
+    slices = _slices(ledger, name, nodes)
+    avoided = ledger.fleet.places.avoided.get(name)
     detail = "no living node" if place is None else place.detail
     state = "" if place is None else place.state.value
     if avoided is not None:
@@ -84,8 +84,8 @@ def _row(fleet: Fleet, name: str, place: Place | None) -> PlaceStatus:
     return PlaceStatus(name, "held" if slices else state, slices, detail, nodes)
 
 
-def _slices(fleet: Fleet, name: str, nodes: tuple[str, ...]) -> tuple[str, ...]:
-    holder = fleet.place_map.holders.get(name)
+def _slices(ledger: Ledger, name: str, nodes: tuple[str, ...]) -> tuple[str, ...]:
+    holder = ledger.place_map.holders.get(name)
     if holder is not None:
         return (holder,)
-    return tuple(sorted({life for life, _ in fleet.users.get(name, ())})) if nodes == (name,) else ()
+    return tuple(sorted({life for life, _ in ledger.users.get(name, ())})) if nodes == (name,) else ()

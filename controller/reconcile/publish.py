@@ -7,7 +7,7 @@ from collections import Counter
 
 from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
 from sliceform.controller.reconcile.decide.schedule import choose_size, free_slices, larger, schedule, startable
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.controller.reconcile.run_rows import Ahead, RunRows
 from sliceform.controller.reconcile.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
 from sliceform.states.effects import Effect
@@ -20,9 +20,9 @@ _ENDED_RUNS_SHOWN = 100
 class StatusBoard:
     """Written by the loop's thread after every tick, read by all."""
 
-    def __init__(self, fleet: Fleet, label: str) -> None:
+    def __init__(self, ledger: Ledger, label: str) -> None:
         """Start with an empty fleet."""
-        self._fleet = fleet
+        self._ledger = ledger
         self._label = label
         #: By slice id, in the order of the lives: the version that a row shows, and the row.
         self._rows: dict[str, tuple[int, SliceStatus]] = {}
@@ -30,32 +30,32 @@ class StatusBoard:
         self._work = RunRows(self.outlook)
         self._shown: tuple[object, ...] = ()
         #: Told after every publication.
-        self.published = fleet.published
+        self.published = ledger.published
         self.status = self._status(())
 
     def publish(self) -> None:
         """Make what the last tick left visible, and wake those who wait for it."""
-        picture = self._fleet.picture
+        fleet = self._ledger.fleet
         rows = self._rows
-        changed = [life for name, life in picture.lives.items() if name not in rows or rows[name][0] != life.version]
+        changed = [life for name, life in fleet.lives.items() if name not in rows or rows[name][0] != life.version]
         for life in changed:
             rows[life.record.id] = (life.version, slice_status(life))
-        if len(rows) != len(picture.lives):
-            self._rows = rows = {name: rows[name] for name in picture.lives}
-        fleet = self._fleet
+        if len(rows) != len(fleet.lives):
+            self._rows = rows = {name: rows[name] for name in fleet.lives}
+        ledger = self._ledger
         shown = (
-            fleet.history.last_seq,
-            len(picture.runs),
-            picture.desired.generation,
-            fleet.blind,
-            len(fleet.outbox),
-            picture.places.names(),
+            ledger.history.last_seq,
+            len(fleet.runs),
+            fleet.desired.generation,
+            ledger.blind,
+            len(ledger.outbox),
+            fleet.places.names(),
         )
-        if changed or shown != self._shown or picture.runs:
+        if changed or shown != self._shown or fleet.runs:
             self._shown = shown
             self.status = self._status(tuple([row for _, row in rows.values()]))
         else:
-            self.status = self.status._replace(tick=fleet.tick, at_epoch_s=picture.epoch)
+            self.status = self.status._replace(tick=ledger.tick, at_epoch_s=fleet.epoch)
         with self.published:
             self.published.notify_all()
 
@@ -66,92 +66,92 @@ class StatusBoard:
             del self._ended[next(iter(self._ended))]
 
     def _status(self, rows: tuple[SliceStatus, ...]) -> FleetStatus:
-        fleet, picture = self._fleet, self._fleet.picture
+        ledger, fleet = self._ledger, self._ledger.fleet
         counts = Counter([row.state for row in rows])
         ready = counts["ready"] + counts["running"]
-        runs = self._work.rows(picture.runs, fleet.history.last_seq, picture.now, picture.desired.largest)
-        avoided = picture.places.avoided
+        runs = self._work.rows(fleet.runs, ledger.history.last_seq, fleet.now, fleet.desired.largest)
+        avoided = fleet.places.avoided
         return FleetStatus(
             label=self._label,
-            tick=fleet.tick,
-            at_epoch_s=picture.epoch,
-            sizes=picture.desired.sizes,
-            spares=picture.desired.spares,
-            size=picture.desired.valid_size(ready),
+            tick=ledger.tick,
+            at_epoch_s=fleet.epoch,
+            sizes=fleet.desired.sizes,
+            spares=fleet.desired.spares,
+            size=fleet.desired.valid_size(ready),
             counts={state.value: counts[state.value] for state in SliceState if counts[state.value]},
             slices=rows,
             runs=(*self._ended.values(), *runs),
-            effective_silence_s=fleet.settings.effective_silence_s,
-            blind=fleet.blind,
-            effects_in_flight=len(fleet.outbox),
+            effective_silence_s=ledger.settings.effective_silence_s,
+            blind=ledger.blind,
+            effects_in_flight=len(ledger.outbox),
             avoided={place: f"{row.cause}: {row.detail}" for place, row in avoided.items()},
             waits_for=self._growth(ready),
         )
 
     def status_of(self, run: RunRecord) -> RunStatus:
         """Return a run as it is now; for the loop's thread."""
-        picture = self._fleet.picture
-        before = itertools.takewhile(lambda other: other is not run, picture.runs)
-        return run_status(run, self.outlook(run, Ahead.of(before, picture.desired.largest)))
+        fleet = self._ledger.fleet
+        before = itertools.takewhile(lambda other: other is not run, fleet.runs)
+        return run_status(run, self.outlook(run, Ahead.of(before, fleet.desired.largest)))
 
     def outlook(self, run: RunRecord, ahead: Ahead) -> str:
         """Say in a sentence what a run waits for, or is about to do; empty if it just runs."""
-        picture = self._fleet.picture
+        fleet = self._ledger.fleet
         if run.active is not None:
             return self._change_of(run, run.active)
         if run.ended is not None or not run.sizes:
             return ""  # over, or not taken in yet
-        if not startable(picture, run):
-            most = picture.desired.largest
+        if not startable(fleet, run):
+            most = fleet.desired.largest
             return (
                 f"can no longer start: it takes {run.sizes[0]} slices, the fleet aims for {most}; scale, or cancel it"
             )
-        if picture.now < run.not_before:
-            return f"backs off for {run.not_before - picture.now:.1f} s before attempt {run.tries + 1}"
+        if fleet.now < run.not_before:
+            return f"backs off for {run.not_before - fleet.now:.1f} s before attempt {run.tries + 1}"
         if run.options.pinned is not None:
             return f"waits until {' and '.join(run.options.pinned)} can take it"
         if ahead.count:
             return f"waits behind {ahead}"
-        lives = list(picture.lives.values())
+        lives = list(fleet.lives.values())
         free = len(free_slices(lives))
         used = sum(life.record.state is SliceState.RUNNING for life in lives)
-        size, when = choose_size(picture, run, free, used)
+        size, when = choose_size(fleet, run, free, used)
         takes = " or ".join(map(str, run.sizes))
-        if size and when > picture.now:
-            return f"waits {when - picture.now:.1f} s more for a larger size than {size} ({takes})"
-        keeper = schedule(picture, lives).keeper if free else ""
+        if size and when > fleet.now:
+            return f"waits {when - fleet.now:.1f} s more for a larger size than {size} ({takes})"
+        keeper = schedule(fleet, lives).keeper if free else ""
         if keeper not in {"", run.id}:
             return f"waits for {takes} ready slices that are free; {free} are, and kept for {keeper}"
         return f"waits for {takes} ready slices that are free; {free} are"
 
     def _change_of(self, run: RunRecord, attempt: Attempt) -> str:
         """Say what keeps an attempt from beginning, or whether it is to end before its work is done."""
-        picture = self._fleet.picture
+        fleet = self._ledger.fleet
         if attempt.stop_at is not None:
-            left_s = max(0.0, attempt.stop_at - picture.now)
+            left_s = max(0.0, attempt.stop_at - fleet.now)
             return f"{attempt.superseded or 'stops'}: its work has {left_s:.1f} s to stop"
         for member in attempt.spec.members:
-            item = self._fleet.outbox.get(member, Effect.LAUNCH)
+            item = self._ledger.outbox.get(member, Effect.LAUNCH)
             if item is not None and item.failures:
                 return f"has not begun on {member} after {item.failures} failed tries: {item.detail}"
-        found = larger(picture)
+        found = larger(fleet)
         if found is None or found[0] is not run:
             return ""
-        left_s = max(0.0, found[2] - picture.now)
+        left_s = max(0.0, found[2] - fleet.now)
         return f"starts again on {found[1]} slices in {left_s:.1f} s, if they stay free"
 
     def _growth(self, ready: int) -> str:
-        picture = self._fleet.picture
-        if picture.now < picture.pause.until and ready < picture.desired.target:
-            left = picture.pause.until - picture.now
-            return f"growth to {picture.desired.largest} pauses for {left:.0f} s: the last try found no capacity"
-        failed = [vacancy for vacancy in picture.vacancies if vacancy.not_before > picture.now]
+        fleet = self._ledger.fleet
+        if fleet.now < fleet.pause.until and ready < fleet.desired.target:
+            left = fleet.pause.until - fleet.now
+            return f"growth to {fleet.desired.largest} pauses for {left:.0f} s: the last try found no capacity"
+        failed = [vacancy for vacancy in fleet.vacancies if vacancy.not_before > fleet.now]
         if failed:
             first = min(failed, key=lambda vacancy: vacancy.not_before)
             more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
-            left = first.not_before - picture.now
+            left = first.not_before - fleet.now
             return f"backs off for {left:.1f} s after {first.failures} failures in a row{more}: {first.detail}"
-        live = any(life.record.state in LIVE for life in picture.lives.values())
-        if ready < picture.desired.target and live:
-            return f"waits for {picture.desired.target - ready} of {picture.desired.target} slices"
+        live = any(life.record.state in LIVE for life in fleet.lives.values())
+        if ready < fleet.desired.target and live:
+            return f"waits for {fleet.desired.target - ready} of {fleet.desired.target} slices"
         return ""

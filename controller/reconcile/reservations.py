@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sliceform.controller.reconcile.commit import ask_anew, renew
 from sliceform.controller.reconcile.kinds import turns_over
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.states.slices import SliceState
 
 _UNMADE = frozenset({SliceState.PENDING, SliceState.PLACED})
@@ -13,33 +13,33 @@ _UNMADE = frozenset({SliceState.PENDING, SliceState.PLACED})
 class Reservations:
     """Asks anew where the answer would be another; used by the loop's thread alone."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         """Take whose they are."""
-        self._fleet = fleet
+        self._ledger = ledger
         self._known = (-1, -1)
 
     def follow(self, *, nodes_changed: bool) -> None:
         """Let what waits for a place go where it may go now."""
-        fleet, picture = self._fleet, self._fleet.picture
-        picture.places.settle(picture.now, fleet.nodes if nodes_changed else None, self._waiting_since())
-        fleet.place_map.settle(picture.now)
-        known = (fleet.place_map.version, picture.places.version)
+        ledger, fleet = self._ledger, self._ledger.fleet
+        fleet.places.settle(fleet.now, ledger.nodes if nodes_changed else None, self._waiting_since())
+        ledger.place_map.settle(fleet.now)
+        known = (ledger.place_map.version, fleet.places.version)
         if known != self._known:
             self._known = known
-            renew(fleet)
-            for life in picture.lives.values():
+            renew(ledger)
+            for life in fleet.lives.values():
                 if life.record.state in _UNMADE:
-                    life.due = picture.now
-        for life in turns_over(fleet):
-            ask_anew(fleet, life)
+                    life.due = fleet.now
+        for life in turns_over(ledger):
+            ask_anew(ledger, life)
 
     def due(self) -> float:
         """Return the loop time at which time alone changes what is known of places."""
-        return min(self._fleet.picture.places.due(self._waiting_since()), self._fleet.place_map.due)
+        return min(self._ledger.fleet.places.due(self._waiting_since()), self._ledger.place_map.due)
 
     def _waiting_since(self) -> float | None:
         """Return since when a slice waits for its reservation; None, too, if that decides nothing."""
-        picture = self._fleet.picture
-        if not picture.places.on_trial:
+        fleet = self._ledger.fleet
+        if not fleet.places.on_trial:
             return None
-        return min((life.record.since for life in picture.lives.values() if life.waits_for_reservation), default=None)
+        return min((life.record.since for life in fleet.lives.values() if life.waits_for_reservation), default=None)

@@ -155,7 +155,7 @@ def slice_status(life: Life) -> SliceStatus:
         record.place,
         record.reason or "",
         record.detail,
-        record.run_id,
+        record.attempt,
         record.replaces,
         hosts,
     )

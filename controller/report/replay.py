@@ -16,7 +16,7 @@ from sliceform.controller.follow.record.form import FORMAT, decisions, inputs_of
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import CpuSlice, GpuSlice, SliceShape, TpuSlice
 from sliceform.controller.model.sizes import Desired
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.controller.reconcile.loop import Reconciler
 from sliceform.controller.reconcile.witness import Ticked
 from sliceform.states import History
@@ -122,7 +122,7 @@ class _Replay:
         return Replayed(self._versions, self._ticks, self._difference)
 
 
-def _fleet_of(header: Mapping[str, Any]) -> Fleet:
+def _fleet_of(header: Mapping[str, Any]) -> Ledger:
     if header["format"] != FORMAT:
         raise ConfigurationError(
             f"the record has form {header['format']}, this sliceform reads {FORMAT}: use its version"
@@ -131,11 +131,11 @@ def _fleet_of(header: Mapping[str, Any]) -> Fleet:
         ((kind, shape),) = header["shape"].items()
         settings = Settings(**header["settings"])
         desired = Desired(tuple(header["sizes"]), header["spares"])
-        fleet = Fleet.begin(_SHAPES[kind].model_validate(shape), desired, settings, History(), header["seed"])
+        ledger = Ledger.begin(_SHAPES[kind].model_validate(shape), desired, settings, History(), header["seed"])
     except (KeyError, ValidationError) as error:
         raise ConfigurationError(f"the header is not one that this sliceform knows: {error!r}") from error
-    fleet.picture.next_number = header["next_slice"]
-    return fleet
+    ledger.fleet.next_number = header["next_slice"]
+    return ledger
 
 
 class _Then:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from sliceform.controller.errors import BackendError
 from sliceform.controller.model.backend import Backend, Finding, FleetIdentity, Sink
 from sliceform.controller.model.clock import Clock
-from sliceform.controller.model.effects import Request, Reserve
+from sliceform.controller.model.effects import EffectRequest, Reserve
 from sliceform.controller.model.events import (
     EffectFailed,
     Event,
@@ -69,7 +69,7 @@ class Injected(NamedTuple):
     #: A field of `Faults`.
     fault: str
     #: The request or event that it hit.
-    hit: Request | Event | None
+    hit: EffectRequest | Event | None
 
 
 #: Told once and by nobody else: a backend has to get these through, however late.
@@ -125,38 +125,38 @@ class FaultyBackend:
         self._sink = sink
         self.inner.open(fleet, self)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: EffectRequest) -> None:
         """Pass a request on, or not, or twice.
 
         Raises:
             BackendError: it is about a life that was to be forgotten.
 
         """
-        if request.life in self._forgotten:
-            raise BackendError(f"{request.life} was forgotten, and is asked for {request.effect.value} after that")
+        if request.slice_id in self._forgotten:
+            raise BackendError(f"{request.slice_id} was forgotten, and is asked for {request.effect.value} after that")
         if isinstance(request, Reserve) and self._hit("refuse_place", request):
-            self._pass_on(Refused(request.life, "refused by an injected fault"))
+            self._pass_on(Refused(request.slice_id, "refused by an injected fault"))
         elif self._hit("refuse", request):
-            self._pass_on(EffectFailed(request.life, request.effect, "failed by an injected fault"))
+            self._pass_on(EffectFailed(request.slice_id, request.effect, "failed by an injected fault"))
         elif not self._hit("drop_request", request):
             if self._hit("refuse_but_do", request):
                 detail = "said to have failed by an injected fault"
-                self._pass_on(EffectFailed(request.life, request.effect, detail))
+                self._pass_on(EffectFailed(request.slice_id, request.effect, detail))
             self.inner.submit(request)
             if self._hit("repeat_request", request):
                 self.inner.submit(request)
 
-    def forget(self, life: str) -> None:
+    def forget(self, slice_id: str) -> None:
         """Pass it on.
 
         Raises:
             BackendError: it was forgotten before.
 
         """
-        if life in self._forgotten:
-            raise BackendError(f"{life} was forgotten before")
-        self._forgotten.add(life)
-        self.inner.forget(life)
+        if slice_id in self._forgotten:
+            raise BackendError(f"{slice_id} was forgotten before")
+        self._forgotten.add(slice_id)
+        self.inner.forget(slice_id)
 
     def poll(self) -> None:
         """Deliver what the backend inside has to tell, and what was late until now."""
@@ -169,13 +169,13 @@ class FaultyBackend:
                 event = heapq.heappop(self._late)[2]
             self._pass_on(event)
 
-    def explain(self, life: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
         """Pass it on."""
-        return self.inner.explain(life, place, avoid)
+        return self.inner.explain(slice_id, place, avoid)
 
-    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
         """Pass it on."""
-        self.inner.inquire(life, place, avoid)
+        self.inner.inquire(slice_id, place, avoid)
 
     def pack(
         self,
@@ -209,11 +209,11 @@ class FaultyBackend:
             if self._hit("repeat", event):
                 self._later(event)
 
-    def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
+    def beat(self, slice_id: str, rank: int, *, raylet_ok: bool = True) -> None:
         """Take a beat from the backend inside, as its sink."""
         sink = self._sink
         if sink is not None and not (self.faults.lose_beat and self._hit("lose_beat", None)):
-            sink.beat(life, rank, raylet_ok=raylet_ok)
+            sink.beat(slice_id, rank, raylet_ok=raylet_ok)
 
     def _nodes_seen(self, event: NodesSeen) -> None:
         """Node tables are read in order: one fails, or comes at once with all that was missed before."""
@@ -225,7 +225,7 @@ class FaultyBackend:
             self._missed = frozenset()
             self._pass_on(NodesSeen(event.nodes, changed))
 
-    def _hit(self, fault: str, what: Request | Event | None) -> bool:
+    def _hit(self, fault: str, what: EffectRequest | Event | None) -> bool:
         chance = getattr(self.faults, fault)
         if chance <= 0:
             return False

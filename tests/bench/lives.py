@@ -68,24 +68,24 @@ def kept(fleet: SliceController, backend: int, reference: type | None = None) ->
     gc.collect()
     python_mb = tracemalloc.get_traced_memory()[0] / 1e6
     objects = gc.get_objects()
-    inner = fleet._fleet
-    picture = inner.picture
+    inner = fleet._ledger
+    inner_fleet = inner.fleet
     books = [
-        picture.lives,
-        picture.runs,
-        picture.vacancies,
-        picture.places.avoided,
-        picture.places.strikes,
+        inner_fleet.lives,
+        inner_fleet.runs,
+        inner_fleet.vacancies,
+        inner_fleet.places.avoided,
+        inner_fleet.places.strikes,
         inner.users,
         inner.attempts,
         inner.released,
         inner.outbox._items,
         fleet._runs,
-        *[run.attempts for run in picture.runs],
+        *[run.attempts for run in inner_fleet.runs],
     ]
     memory_mb = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     return Kept(
-        picture.next_number - 1,
+        inner_fleet.next_number - 1,
         memory_mb,
         python_mb,
         len(objects),
@@ -139,7 +139,7 @@ def simulated(total: int) -> list[str]:
     fleet.options(slices=2, max_preemptions=10**9, max_failures=10**9).submit(lambda: 1 / 0)
 
     def go_on(lives: int) -> None:
-        while fleet._fleet.picture.next_number <= lives:
+        while fleet._ledger.fleet.next_number <= lives:
             fleet.options(slices=4).submit(lambda: bytes(1_000)).result()
             for rack in racks[::3]:
                 sim.kill_agent(rack, 0)
@@ -169,7 +169,7 @@ def on_ray(total: int) -> list[str]:
         rounds = count()
 
         def go_on(lives: int) -> None:
-            while fleet._fleet.picture.next_number <= lives:
+            while fleet._ledger.fleet.next_number <= lives:
                 status = fleet.wait_ready(4, timeout_s=PATIENCE_S)
                 if next(rounds) % 3 == 0:
                     assert len(fleet.submit(lambda: bytes(200_000)).result(PATIENCE_S).values) == 4

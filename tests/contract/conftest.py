@@ -14,9 +14,9 @@ from sliceform.controller.model.backend import Backend, FleetIdentity
 from sliceform.controller.model.effects import (
     Assemble,
     AttemptSpec,
+    EffectRequest,
     Launch,
     Release,
-    Request,
     Reserve,
 )
 from sliceform.controller.model.events import AgentUp, Assembled, Event, NodesSeen, Released, Reserved
@@ -60,9 +60,9 @@ class Harness(ABC):
     def post(self, event: Event) -> None:
         self.events.append(event)
 
-    def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
+    def beat(self, slice_id: str, rank: int, *, raylet_ok: bool = True) -> None:
         if raylet_ok:
-            self.beats.add((life, rank))
+            self.beats.add((slice_id, rank))
 
     # The cluster.
 
@@ -82,7 +82,7 @@ class Harness(ABC):
     def kill_host(self, place: str, worker_id: int) -> None: ...
 
     @abstractmethod
-    def remove_group(self, life: str, part: str) -> None:
+    def remove_group(self, slice_id: str, part: str) -> None:
         """Let somebody else remove a group of a life: `head` or `hosts`."""
 
     @abstractmethod
@@ -115,15 +115,15 @@ class Harness(ABC):
 
     # What tests say.
 
-    def submit(self, request: Request) -> None:
-        self.lives.add(request.life)
+    def submit(self, request: EffectRequest) -> None:
+        self.lives.add(request.slice_id)
         self.backend.submit(request)
 
-    def told(self, *kinds: type, life: str | None = None) -> list[Any]:
+    def told(self, *kinds: type, slice_id: str | None = None) -> list[Any]:
         return [
             event
             for event in list(self.events)
-            if isinstance(event, kinds) and (life is None or getattr(event, "life", None) == life)
+            if isinstance(event, kinds) and (slice_id is None or getattr(event, "slice_id", None) == slice_id)
         ]
 
     def until(self, condition: Callable[[], Any], patience_s: float | None = None) -> Any:
@@ -138,11 +138,11 @@ class Harness(ABC):
                 pytest.fail(f"not in time; told: {told[-12:]}")
             self.pass_time()
 
-    def wait_for(self, *kinds: type, life: str, count: int = 1) -> list[Any]:
+    def wait_for(self, *kinds: type, slice_id: str, count: int = 1) -> list[Any]:
         """Wait until so many events of these kinds have been told of a life, and return them."""
 
         def enough() -> list[Any]:
-            found = self.told(*kinds, life=life)
+            found = self.told(*kinds, slice_id=slice_id)
             return found if len(found) >= count else []
 
         found: list[Any] = self.until(enough)
@@ -156,16 +156,16 @@ class Harness(ABC):
             assert not condition()
             self.pass_time()
 
-    def reserve(self, life: str, *, avoid: frozenset[str] = frozenset()) -> Reserved:
-        self.submit(Reserve(life, self.shape, avoid))
-        found: Reserved = self.wait_for(Reserved, life=life)[0]
+    def reserve(self, slice_id: str, *, avoid: frozenset[str] = frozenset()) -> Reserved:
+        self.submit(Reserve(slice_id, self.shape, avoid))
+        found: Reserved = self.wait_for(Reserved, slice_id=slice_id)[0]
         return found
 
-    def bring_up(self, life: str, *, avoid: frozenset[str] = frozenset()) -> Assembled:
-        reserved = self.reserve(life, avoid=avoid)
-        self.submit(Assemble(life, self.shape, reserved.place))
-        self.wait_for(AgentUp, life=life, count=self.shape.hosts)
-        found: Assembled = self.wait_for(Assembled, life=life)[0]
+    def bring_up(self, slice_id: str, *, avoid: frozenset[str] = frozenset()) -> Assembled:
+        reserved = self.reserve(slice_id, avoid=avoid)
+        self.submit(Assemble(slice_id, self.shape, reserved.place))
+        self.wait_for(AgentUp, slice_id=slice_id, count=self.shape.hosts)
+        found: Assembled = self.wait_for(Assembled, slice_id=slice_id)[0]
         return found
 
     def launch(self, *lives: str, fn: Callable[..., Any], key: str = "run-1/1") -> None:
@@ -178,7 +178,7 @@ class Harness(ABC):
         for life in lives:
             self.submit(Release(life, 0.0, lost))
         for life in lives:
-            self.wait_for(Released, life=life)
+            self.wait_for(Released, slice_id=life)
             self.backend.forget(life)
             self.lives.discard(life)
 
@@ -220,8 +220,8 @@ class SimHarness(Harness):
     def kill_host(self, place: str, worker_id: int) -> None:
         self.sim.kill_host(place, worker_id)
 
-    def remove_group(self, life: str, part: str) -> None:
-        self.sim.remove_group(self.told(Reserved, life=life)[0].place, part)
+    def remove_group(self, slice_id: str, part: str) -> None:
+        self.sim.remove_group(self.told(Reserved, slice_id=slice_id)[0].place, part)
 
     def freeze_host(self, place: str, worker_id: int) -> None:
         self.sim.freeze_host(place, worker_id)
@@ -286,12 +286,14 @@ class RayHarness(Harness):
     def kill_host(self, place: str, worker_id: int) -> None:
         self.cluster.kill_host(self._host(place, worker_id))
 
-    def remove_group(self, life: str, part: str) -> None:
+    def remove_group(self, slice_id: str, part: str) -> None:
         import ray
         from ray.util.placement_group import get_placement_group, remove_placement_group
 
         rows = ray.util.placement_group_table().values()
-        (name,) = [row["name"] for row in rows if row["name"].endswith(f"/{life}/{part}") and row["state"] == "CREATED"]
+        (name,) = [
+            row["name"] for row in rows if row["name"].endswith(f"/{slice_id}/{part}") and row["state"] == "CREATED"
+        ]
         remove_placement_group(get_placement_group(name))
 
     def freeze_host(self, place: str, worker_id: int) -> None:

@@ -31,11 +31,11 @@ from sliceform.states.reasons import Reason
 Harness = Any
 
 
-def codes(harness: Harness, life: str, code: str, avoid: frozenset[str] = frozenset()) -> set[str]:
+def codes(harness: Harness, slice_id: str, code: str, avoid: frozenset[str] = frozenset()) -> set[str]:
     """Wait until this code is among the findings; return what it is said about."""
 
     def found() -> set[str]:
-        findings = harness.backend.explain(life, None, avoid)
+        findings = harness.backend.explain(slice_id, None, avoid)
         return {finding.subject for finding in findings if finding.code == code}
 
     subjects: set[str] = harness.until(found)
@@ -48,8 +48,8 @@ class TestLife:
         assert reserved.place in harness.places
         assert reserved.nodes == (harness.node_id(reserved.place, 0),)
         harness.submit(Assemble("a", harness.shape, reserved.place))
-        agents = harness.wait_for(AgentUp, life="a", count=2)
-        (assembled,) = harness.wait_for(Assembled, life="a")
+        agents = harness.wait_for(AgentUp, slice_id="a", count=2)
+        (assembled,) = harness.wait_for(Assembled, slice_id="a")
         assert assembled.nodes == tuple(harness.node_id(reserved.place, i) for i in range(2))
         assert {(e.rank, e.node_id, e.devices) for e in agents} == {
             (rank, node, 4) for rank, node in enumerate(assembled.nodes)
@@ -62,10 +62,10 @@ class TestLife:
         assembled = harness.bring_up("a")
         (reserved,) = harness.told(Reserved)
         harness.submit(Reserve("a", harness.shape))
-        assert harness.wait_for(Reserved, life="a", count=2) == [reserved] * 2
+        assert harness.wait_for(Reserved, slice_id="a", count=2) == [reserved] * 2
         harness.submit(Assemble("a", harness.shape, reserved.place))
-        assert harness.wait_for(Assembled, life="a", count=2)[1] == assembled
-        agents = harness.wait_for(AgentUp, life="a", count=4)
+        assert harness.wait_for(Assembled, slice_id="a", count=2)[1] == assembled
+        agents = harness.wait_for(AgentUp, slice_id="a", count=4)
         assert set(agents[:2]) == set(agents[2:])
         harness.release("a")
 
@@ -73,9 +73,9 @@ class TestLife:
         first, second = harness.reserve("a"), harness.reserve("b")
         assert first.place != second.place
         harness.submit(Reserve("c", harness.shape, frozenset(harness.places[2:])))
-        harness.quiet(1.0, lambda: harness.told(Reserved, life="c"))
+        harness.quiet(1.0, lambda: harness.told(Reserved, slice_id="c"))
         harness.release("a")
-        (third,) = harness.wait_for(Reserved, life="c")
+        (third,) = harness.wait_for(Reserved, slice_id="c")
         assert third.place == first.place
         harness.release("b", "c")
 
@@ -101,7 +101,7 @@ class TestLife:
     def test_that_never_was_is_released_as_often_as_asked(self, harness: Harness) -> None:
         harness.submit(Release("a", 0.0))
         harness.submit(Release("a", 0.0))
-        harness.wait_for(Released, life="a", count=2)
+        harness.wait_for(Released, slice_id="a", count=2)
 
 
 class TestNodeTable:
@@ -139,9 +139,9 @@ class TestPlaces:
         assert codes(harness, "a", "place_unfit") == {place}
         harness.release("b")
         harness.submit(Reserve("c", harness.shape, others, frozenset(second.nodes)))
-        harness.quiet(0.5, lambda: harness.told(Reserved, life="c"))
+        harness.quiet(0.5, lambda: harness.told(Reserved, slice_id="c"))
         harness.submit(Reserve("c", harness.shape, others))
-        assert harness.wait_for(Reserved, life="c")[0].nodes == second.nodes
+        assert harness.wait_for(Reserved, slice_id="c")[0].nodes == second.nodes
         harness.release("a", "c")
 
 
@@ -152,33 +152,33 @@ class TestLoss:
         harness.bring_up("a", avoid=others)
         node = harness.node_id(place, 1)
         harness.launch("a", fn=harness.busy(3.0))
-        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.wait_for(ProcessStarted, slice_id="a", count=2)
         harness.kill_host(place, 1)
 
         def known() -> bool:
-            lost = [event.rank for event in harness.told(HostLost, life="a")]
+            lost = [event.rank for event in harness.told(HostLost, slice_id="a")]
             row = harness.nodes().nodes[node]
             return lost == [1] or not row.alive
 
         harness.until(known)
-        ended = harness.wait_for(ProcessEnded, life="a", count=2)
+        ended = harness.wait_for(ProcessEnded, slice_id="a", count=2)
         assert {e.rank: e.outcome.kind for e in ended} == {
             0: OutcomeKind.RETURNED,
             1: OutcomeKind.LOST,
         }
         harness.release("a", lost=True)
-        assert all(event.rank == 1 for event in harness.told(HostLost, life="a"))
+        assert all(event.rank == 1 for event in harness.told(HostLost, slice_id="a"))
 
     @pytest.mark.parametrize("part", ["head", "hosts"])
     def test_of_a_group_that_somebody_removed_is_told_as_that_of_the_slice(self, harness: Harness, part: str) -> None:
         harness.bring_up("a")
         harness.remove_group("a", part)
         begin = harness.now()
-        lost = harness.wait_for(HostLost, life="a")[0]
+        lost = harness.wait_for(HostLost, slice_id="a")[0]
         # All groups are asked for once a second: the rest is for a busy machine.
         assert harness.now() - begin < 10.0
         assert (lost.rank, lost.reason) == (None, Reason.GROUP_LOST)
-        assert harness.told(HostNoticed, life="a") == []
+        assert harness.told(HostNoticed, slice_id="a") == []
         harness.release("a", lost=True)
 
 
@@ -190,33 +190,33 @@ class TestFence:
         place: str = harness.add_slice()
         harness.bring_up("a", avoid=others)
         harness.launch("a", fn=harness.busy(600.0))
-        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.wait_for(ProcessStarted, slice_id="a", count=2)
         return place
 
     def test_a_host_that_lives_says_so_and_one_that_died_is_seen_to_have(self, harness: Harness) -> None:
         place = self.start(harness)
         harness.kill_host(place, 1)
         harness.submit(Release("a", 0.0, lost=True, attempt_key="run-1/1"))
-        (died,) = harness.wait_for(HostDied, life="a")
-        (gone,) = harness.wait_for(ProcessGone, life="a")
+        (died,) = harness.wait_for(HostDied, slice_id="a")
+        (gone,) = harness.wait_for(ProcessGone, slice_id="a")
         assert (died.rank, gone.rank, gone.attempt) == (1, 0, "run-1/1")
-        harness.wait_for(Released, life="a")
+        harness.wait_for(Released, slice_id="a")
 
     def test_a_host_that_stands_still_ends_its_work_as_soon_as_it_goes_on(self, harness: Harness) -> None:
         place = self.start(harness)
         harness.freeze_host(place, 1)
         harness.submit(Release("a", 0.0, lost=True, attempt_key="run-1/1"))
-        harness.wait_for(Released, life="a")
-        harness.quiet(1.0, lambda: [e for e in harness.told(ProcessGone, HostDied, life="a") if e.rank == 1])
+        harness.wait_for(Released, slice_id="a")
+        harness.quiet(1.0, lambda: [e for e in harness.told(ProcessGone, HostDied, slice_id="a") if e.rank == 1])
         harness.thaw_host(place, 1)
-        harness.until(lambda: [e for e in harness.told(ProcessGone, life="a") if e.rank == 1], patience_s=5.0)
+        harness.until(lambda: [e for e in harness.told(ProcessGone, slice_id="a") if e.rank == 1], patience_s=5.0)
 
     def test_hosts_that_an_attempt_never_reached_are_clear_of_it(self, harness: Harness) -> None:
         harness.bring_up("a")
         harness.submit(Release("a", 0.0, lost=True, attempt_key="run-1/1"))
-        gone = harness.wait_for(ProcessGone, life="a", count=2)
+        gone = harness.wait_for(ProcessGone, slice_id="a", count=2)
         assert {(event.rank, event.attempt) for event in gone} == {(0, "run-1/1"), (1, "run-1/1")}
-        harness.wait_for(Released, life="a")
+        harness.wait_for(Released, slice_id="a")
 
 
 class TestWork:
@@ -231,12 +231,12 @@ class TestWork:
         harness.bring_up("b")
         harness.launch("a", "b", fn=where)
         for slice_rank, life in enumerate(("a", "b")):
-            ended = harness.wait_for(ProcessEnded, life=life, count=2)
+            ended = harness.wait_for(ProcessEnded, slice_id=life, count=2)
             values = {e.rank: e.outcome.load() for e in ended}
             ranks = range(2)
             assert values == {r: (2 * slice_rank + r, 4, slice_rank, 2, r) for r in ranks}
-            assert {e.rank for e in harness.wait_for(ProcessStarted, life=life, count=2)} == {0, 1}
-            gone = harness.wait_for(ProcessGone, life=life, count=2)
+            assert {e.rank for e in harness.wait_for(ProcessStarted, slice_id=life, count=2)} == {0, 1}
+            gone = harness.wait_for(ProcessGone, slice_id=life, count=2)
             assert {(e.rank, e.attempt) for e in gone} == {(0, "run-1/1"), (1, "run-1/1")}
         harness.release("a", "b")
 
@@ -246,23 +246,23 @@ class TestWork:
 
         harness.bring_up("a")
         harness.launch("a", fn=fail_on_purpose)
-        for event in harness.wait_for(ProcessEnded, life="a", count=2):
+        for event in harness.wait_for(ProcessEnded, slice_id="a", count=2):
             assert event.outcome.kind is OutcomeKind.RAISED
             assert "in fail_on_purpose" in event.outcome.traceback
             assert "what was looked for" in event.outcome.detail
-        harness.wait_for(ProcessGone, life="a", count=2)
+        harness.wait_for(ProcessGone, slice_id="a", count=2)
         harness.release("a")
 
     def test_is_stopped_when_asked(self, harness: Harness) -> None:
         harness.bring_up("a")
         harness.launch("a", fn=harness.busy(600.0))
-        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.wait_for(ProcessStarted, slice_id="a", count=2)
         harness.submit(Notify("a", "run-1/1", None))
-        assert harness.wait_for(Notified, life="a") == [Notified("a", "run-1/1", None)]
+        assert harness.wait_for(Notified, slice_id="a") == [Notified("a", "run-1/1", None)]
         harness.submit(Stop("a", "run-1/1", 0.1))
-        ended = harness.wait_for(ProcessEnded, life="a", count=2)
+        ended = harness.wait_for(ProcessEnded, slice_id="a", count=2)
         assert {e.outcome.kind for e in ended} == {OutcomeKind.STOPPED}
-        harness.wait_for(ProcessGone, life="a", count=2)
+        harness.wait_for(ProcessGone, slice_id="a", count=2)
         before = len(harness.told(ProcessGone))
         harness.submit(Stop("a", "run-1/1", 0.1))
         harness.until(lambda: len(harness.told(ProcessGone)) >= before + 2)
@@ -276,23 +276,23 @@ class TestWork:
 
         harness.bring_up("a")
         harness.launch("a", fn=who)
-        first = harness.wait_for(ProcessEnded, life="a", count=2)
+        first = harness.wait_for(ProcessEnded, slice_id="a", count=2)
         values = {e.rank: e.outcome.load() for e in first}
         harness.launch("a", fn=who)
-        again = harness.wait_for(ProcessEnded, life="a", count=4)
+        again = harness.wait_for(ProcessEnded, slice_id="a", count=4)
         assert {e.rank: e.outcome.load() for e in again[2:]} == values
         harness.release("a")
 
     def test_that_still_runs_ends_with_its_slice(self, harness: Harness) -> None:
         harness.bring_up("a")
         harness.launch("a", fn=harness.busy(600.0))
-        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.wait_for(ProcessStarted, slice_id="a", count=2)
         harness.release("a", lost=True)
 
     def test_has_less_time_when_its_slice_is_released_again_with_less(self, harness: Harness) -> None:
         harness.bring_up("a")
         harness.launch("a", fn=harness.busy(600.0))
-        harness.wait_for(ProcessStarted, life="a", count=2)
+        harness.wait_for(ProcessStarted, slice_id="a", count=2)
         harness.submit(Release("a", 600.0))
         harness.release("a")
 
@@ -326,7 +326,7 @@ class TestExplain:
         harness.submit(Reserve("a", harness.shape, avoid))
         assert avoid <= codes(harness, "a", "avoided", avoid)
         harness.backend.inquire("a", None, avoid)
-        (told,) = harness.wait_for(Explained, life="a")
+        (told,) = harness.wait_for(Explained, slice_id="a")
         assert avoid <= {finding.subject for finding in told.findings}
         harness.release("a")
 

@@ -1,4 +1,4 @@
-"""What tests of the controller share: a quiet log, a fleet on a simulated cluster, and pictures drawn at random."""
+"""What tests of the controller share: a quiet log, a fleet on a simulated cluster, and fleets drawn at random."""
 
 import logging
 import random
@@ -17,7 +17,7 @@ from sliceform.controller.model.events import HostView, Loss, Outcome, OutcomeKi
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.model.sizes import Desired, parse_sizes
-from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
 from sliceform.controller.reconcile.decide.run import RunOptions, RunRecord
@@ -78,8 +78,8 @@ class SimFleet:
         )
 
     @property
-    def picture(self) -> Picture:
-        return self.fleet._fleet.picture
+    def known(self) -> Fleet:
+        return self.fleet._ledger.fleet
 
     @property
     def history(self) -> tuple[Change, ...]:
@@ -144,7 +144,7 @@ def sim_fleet() -> Iterator[Callable[..., SimFleet]]:
         assert world.sim.left_at_close == {}
 
 
-# Pictures drawn at random.
+# Fleets drawn at random.
 
 HOSTS = 2
 ATTEMPT = "run-1/1"
@@ -202,7 +202,7 @@ def lives(draw: Any, number: int = 1) -> Life:
     view.place = f"place-{number}" if view.reserved else None
     view.lost = draw(rarely(losses))
     if state in {SliceState.RUNNING, SliceState.PREEMPTED}:
-        record.run_id = ATTEMPT if state is SliceState.RUNNING else draw(st.sampled_from([None, ATTEMPT]))
+        record.attempt = ATTEMPT if state is SliceState.RUNNING else draw(st.sampled_from([None, ATTEMPT]))
         ranks = draw(st.sets(st.integers(0, HOSTS - 1)))
         view.outcomes = {(ATTEMPT, rank): Outcome(OutcomeKind.RETURNED) for rank in ranks}
     if state is SliceState.PREEMPTED:
@@ -211,14 +211,14 @@ def lives(draw: Any, number: int = 1) -> Life:
     view.released = state is SliceState.DRAINING and draw(st.booleans())
     heard = [draw(st.sampled_from([80.0, 99.0])) for _ in range(HOSTS)]
     life = Life(record, view, heard, list(heard))
-    life.over = draw(st.sampled_from([None, record.run_id]))
+    life.over = draw(st.sampled_from([None, record.attempt]))
     life.drain_by = draw(rarely(st.just(5.0)))
     life.noted_loss = state is SliceState.PREEMPTED and draw(st.booleans())
     return life
 
 
 @st.composite
-def pictures(draw: Any) -> Picture:
+def fleets(draw: Any) -> Fleet:
     """A fleet of up to four such slices with any wish, at loop time 100."""
     settings = Settings(pending_s=90.0, placed_s=60.0)
     found = [draw(lives(number)) for number in range(1, draw(st.integers(0, 4)) + 1)]
@@ -230,7 +230,7 @@ def pictures(draw: Any) -> Picture:
     for run in runs:
         run.sizes = run.options.sizes or sizes
     vacancies = st.builds(Vacancy, st.just("slice-0"), st.booleans(), st.just(1), st.sampled_from([0.0, 101.0]))
-    return Picture(
+    return Fleet(
         settings=settings,
         desired=Desired(sizes, draw(st.integers(0, 1))),
         lives={life.record.id: life for life in found},
@@ -256,5 +256,5 @@ def any_life() -> st.SearchStrategy[Life]:
 
 
 @pytest.fixture(scope="session")
-def any_picture() -> st.SearchStrategy[Picture]:
-    return pictures()
+def any_fleet() -> st.SearchStrategy[Fleet]:
+    return fleets()

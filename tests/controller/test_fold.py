@@ -62,7 +62,7 @@ def life() -> Life:
 
 def begin() -> Life:
     life = Life.begin(LIFE, 2, generation=0, replaces=None)
-    life.record.run_id = KEY
+    life.record.attempt = KEY
     return life
 
 

@@ -114,7 +114,7 @@ class TestLoss:
     def test_by_silence_does_not_count_time_that_ended_with_a_failed_look(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 2).ready()
         world.sim.freeze_host(world.place("slice-1"), 0)
-        world.until(lambda: world.picture.lives["slice-1"].due - world.picture.now < 1.0)
+        world.until(lambda: world.known.lives["slice-1"].due - world.known.now < 1.0)
         world.sim.fail_observation(on=True)
         world.step(2.0)
         assert world.fleet.status().blind
@@ -244,10 +244,10 @@ class TestNobodyLooked:
         assert world.fleet.status().blind
         assert "cannot be observed" in str(world.fleet.why())
         world.fleet.scale(1)
-        now = world.picture.now
+        now = world.known.now
         world.sim.freeze_host(world.place("slice-1"), 0)
         world.go(60.0)
-        assert world.picture.now == now
+        assert world.known.now == now
         assert world.ids() == ["slice-1", "slice-2"]
         world.sim.thaw_host(world.place("slice-1"), 0)
         world.sim.fail_observation(on=False)
@@ -264,9 +264,9 @@ class TestNobodyLooked:
 
     def test_loop_time_is_fair(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1).ready()
-        before = world.picture.now
+        before = world.known.now
         world.step(3600.0)
-        assert world.picture.now - before <= 2.0
+        assert world.known.now - before <= 2.0
 
 
 class TestNotice:
@@ -387,6 +387,6 @@ class TestDrain:
         (note,) = world.notes(Reason.STUCK)
         assert note.key == "slice-1"
         assert "still not seen removed" in note.detail
-        assert world.fleet._fleet.outbox.get("slice-1", Effect.RELEASE) is not None
+        assert world.fleet._ledger.outbox.get("slice-1", Effect.RELEASE) is not None
         world.sim._timeline.timings = replace(world.sim.timings, remove_s=0.1)
         world.until(lambda: "slice-1" not in world.ids(), within_s=700.0)

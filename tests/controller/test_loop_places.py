@@ -39,7 +39,7 @@ class TestWhole:
         assert (expire.reason, expire.key) == (Reason.PLACE_AVOIDED, "slice-1")
         assert expire.detail == "half is not whole: no living node has worker id 1"
         assert world.place("slice-2") == "whole"
-        assert world.picture.vacancies == []
+        assert world.known.vacancies == []
 
     def test_claim_waits_for_hosts_that_join_one_after_the_other(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, ["a"])
@@ -215,7 +215,7 @@ class TestHardware:
             for worker_id, kind in enumerate(("A100", "H100")):
                 world.sim.relabel(place, worker_id, accelerator=kind)
         world.ready()
-        nodes = world.fleet._fleet.nodes
+        nodes = world.fleet._ledger.nodes
         kinds = {frozenset(nodes[host.node_id].accelerator for host in row.hosts) for row in world.rows()}
         assert kinds == {frozenset({"A100"}), frozenset({"H100"})}
         assert world.changes("expire") == []

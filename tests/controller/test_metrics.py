@@ -87,7 +87,7 @@ def test_gauges_show_the_fleet_state_by_state(measured):
     assert set(HostState) == {key[1] for key in gauges if key[0] == "sliceform_hosts"}
     assert (gauges["sliceform_desired_slices",], gauges["sliceform_ready_slices",]) == (3, 2)
     assert gauges["sliceform_size",] == 2
-    assert gauges["sliceform_effects_in_flight",] == len(fleet.world.fleet._fleet.outbox) == 1
+    assert gauges["sliceform_effects_in_flight",] == len(fleet.world.fleet._ledger.outbox) == 1
 
 
 def test_a_state_that_empties_goes_to_zero_and_so_does_a_closed_fleet(measured):

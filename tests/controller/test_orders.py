@@ -69,7 +69,7 @@ def test_an_order_to_avoid_ends_with_its_time_and_not_before(sim_fleet: Make) ->
 
 
 def test_an_order_to_avoid_is_not_replaced_by_a_quarantine(sim_fleet: Make) -> None:
-    places = sim_fleet(1, 1).picture.places
+    places = sim_fleet(1, 1).known.places
     places.avoid("rack-a", None, "bad cable")
     for now in (1.0, 2.0, 3.0):
         places.failed("rack-a", "node-1", now, "no disk space")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sliceform.controller.model.effects import Notify, Release, Request, Reserve, Stop
+from sliceform.controller.model.effects import EffectRequest, Notify, Release, Reserve, Stop
 from sliceform.controller.model.shapes import CpuSlice
 from sliceform.controller.reconcile.act import RESUBMIT_MAX_S, RESUBMIT_S, Outbox
 from sliceform.states.effects import Effect
@@ -22,7 +22,7 @@ class World:
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
-        self.submitted: list[Request] = []
+        self.submitted: list[EffectRequest] = []
         self.done: set[Effect] = set()
 
     def flush(self, now: float) -> float:

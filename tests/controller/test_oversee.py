@@ -33,7 +33,7 @@ class World:
         self.lives: dict[str, Life] = {}
         for name in names:
             life = Life.begin(name, 2, generation=0, replaces=None)
-            life.record.state, life.record.run_id = SliceState.RUNNING, KEY
+            life.record.state, life.record.attempt = SliceState.RUNNING, KEY
             life.heard = [NOW, NOW]
             self.lives[name] = life
 

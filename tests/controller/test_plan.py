@@ -1,4 +1,4 @@
-"""`plan` decides, in commands, from the whole picture alone."""
+"""`plan` decides, in commands, from the whole fleet alone."""
 
 import copy
 import random
@@ -11,7 +11,7 @@ from sliceform.controller.model.effects import AttemptSpec
 from sliceform.controller.model.events import Notice
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.sizes import Desired, parse_sizes
-from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.plan import plan
 from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
@@ -36,7 +36,7 @@ HOSTS = {
 }
 
 
-def picture(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[RunRecord, ...] = ()) -> Picture:
+def fleet_of(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[RunRecord, ...] = ()) -> Fleet:
     """Return a fleet whose slices are in the states that the words begin with, oldest first."""
     wish = Settings(settle_s=30.0, surplus_s=300.0)
     lives = {}
@@ -48,7 +48,7 @@ def picture(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[Ru
         lives[life.record.id] = life
     for waiting in runs:
         waiting.sizes = waiting.options.sizes or parse_sizes(sizes)
-    return Picture(
+    return Fleet(
         settings=wish,
         desired=Desired(parse_sizes(sizes), spares),
         lives=lives,
@@ -72,11 +72,11 @@ def run(number: int = 1, sizes: tuple[int, ...] | None = None, *, previous: tupl
     return made
 
 
-def drained(fleet: Picture) -> list[str]:
-    return [step.life for step in plan(fleet).steps if step.rank is None and step.trigger is SliceTrigger.DRAIN]
+def drained(fleet: Fleet) -> list[str]:
+    return [step.slice_id for step in plan(fleet).steps if step.rank is None and step.trigger is SliceTrigger.DRAIN]
 
 
-def created(fleet: Picture) -> list[Step]:
+def created(fleet: Fleet) -> list[Step]:
     return [step for step in plan(fleet).steps if step.trigger is SliceTrigger.CREATE]
 
 
@@ -84,9 +84,9 @@ class TestWhateverThePicture:
     @given(st.data())
     @settings(max_examples=60)
     def test_yields_only_commands_that_the_tables_allow(
-        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+        self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject
     ) -> None:
-        fleet = data.draw(any_picture)
+        fleet = data.draw(any_fleet)
         states: dict[str, Any] = {}
         for life in fleet.lives.values():
             states[life.record.id] = life.record.state
@@ -101,9 +101,9 @@ class TestWhateverThePicture:
     @given(st.data())
     @settings(max_examples=60)
     def test_changes_nothing_and_decides_the_same_again(
-        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+        self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject
     ) -> None:
-        fleet = data.draw(any_picture)
+        fleet = data.draw(any_fleet)
         before = copy.deepcopy([life.view for life in fleet.lives.values()]), fleet.next_number, list(fleet.vacancies)
         versions = [life.version for life in fleet.lives.values()]
         assert plan(fleet) == plan(fleet)
@@ -114,20 +114,20 @@ class TestWhateverThePicture:
     @given(st.data())
     @settings(max_examples=60)
     def test_running_slices_go_only_when_told_to(
-        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+        self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject
     ) -> None:
-        fleet = data.draw(any_picture)
+        fleet = data.draw(any_fleet)
         for step in plan(fleet).steps:
-            life = fleet.lives.get(step.life)
+            life = fleet.lives.get(step.slice_id)
             if step.trigger is SliceTrigger.DRAIN and life and life.record.state is SliceState.RUNNING:
                 assert fleet.closing_by is not None or life.drain_by is not None
 
     @given(st.data())
     @settings(max_examples=60)
     def test_a_blind_controller_gives_nothing_back_of_its_own_accord(
-        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+        self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject
     ) -> None:
-        fleet = data.draw(any_picture)
+        fleet = data.draw(any_fleet)
         fleet.blind = True
         assert plan(fleet).pause.count <= fleet.pause.count
         for step in plan(fleet).steps:
@@ -135,8 +135,8 @@ class TestWhateverThePicture:
 
     @given(st.data())
     @settings(max_examples=60)
-    def test_no_slice_goes_to_two_runs(self, any_picture: st.SearchStrategy[Picture], data: st.DataObject) -> None:
-        fleet = data.draw(any_picture)
+    def test_no_slice_goes_to_two_runs(self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject) -> None:
+        fleet = data.draw(any_fleet)
         given_away = [member for start in plan(fleet).starts for member in start.members]
         assert len(given_away) == len(set(given_away))
         going = set(drained(fleet))
@@ -145,50 +145,54 @@ class TestWhateverThePicture:
     @given(st.data())
     @settings(max_examples=60)
     def test_never_more_slices_than_desired_come_of_it(
-        self, any_picture: st.SearchStrategy[Picture], data: st.DataObject
+        self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject
     ) -> None:
-        fleet = data.draw(any_picture)
+        fleet = data.draw(any_fleet)
         live = sum(life.record.state in LIVE for life in fleet.lives.values())
-        assert live + len({step.life for step in created(fleet)}) <= max(live, fleet.desired.target) + len(
+        assert live + len({step.slice_id for step in created(fleet)}) <= max(live, fleet.desired.target) + len(
             set(drained(fleet))
         )
 
 
 class TestCount:
     def test_a_converged_fleet_needs_nothing(self) -> None:
-        for fleet in (picture("ready ready", 2), picture("running ready", [1, 2]), picture("ready ready", 1, spares=1)):
+        for fleet in (
+            fleet_of("ready ready", 2),
+            fleet_of("running ready", [1, 2]),
+            fleet_of("ready ready", 1, spares=1),
+        ):
             assert not plan(fleet)
             assert plan(fleet).steps == ()
 
     def test_what_is_missing_is_created_with_its_hosts(self) -> None:
-        steps = created(picture("ready", 3))
-        assert [step.life for step in steps] == ["slice-2", "slice-3"]
+        steps = created(fleet_of("ready", 3))
+        assert [step.slice_id for step in steps] == ["slice-2", "slice-3"]
         assert {step.reason for step in steps} == {Reason.DESIRED}
-        hosts = [step.rank for step in plan(picture("ready", 2)).steps]
+        hosts = [step.rank for step in plan(fleet_of("ready", 2)).steps]
         assert hosts == [None, 0, 1]
 
     def test_preempted_and_draining_slices_never_stand_in_the_way(self) -> None:
-        fleet = picture("preempted draining ready", 2)
+        fleet = fleet_of("preempted draining ready", 2)
         fleet.lives["slice-1"].record.since = NOW
-        fleet.lives["slice-1"].record.run_id = "run-1/1"
-        assert [step.life for step in created(fleet)] == ["slice-4"]
+        fleet.lives["slice-1"].record.attempt = "run-1/1"
+        assert [step.slice_id for step in created(fleet)] == ["slice-4"]
 
     def test_a_replacement_says_whom_it_replaces(self) -> None:
-        fleet = picture("ready", 3)
+        fleet = fleet_of("ready", 3)
         fleet.vacancies = [Vacancy("slice-7", lost=True)]
         first, second = created(fleet)
         assert (first.cause, first.reason, first.detail) == ("slice-7", Reason.REPLACEMENT, "replaces slice-7")
         assert (second.cause, second.reason) == (None, Reason.DESIRED)
 
     def test_creation_waits_for_the_backoff(self) -> None:
-        fleet = picture("", 1)
+        fleet = fleet_of("", 1)
         fleet.vacancies = [Vacancy("slice-7", lost=False, failures=3, not_before=NOW + 5.0)]
         decision = plan(fleet)
         assert (decision.steps, decision.due) == ((), NOW + 5.0)
         assert decision.vacancies == tuple(fleet.vacancies)
 
     def test_a_backoff_holds_up_nothing_but_what_failed(self) -> None:
-        fleet = picture("ready", 3)
+        fleet = fleet_of("ready", 3)
         failing = Vacancy("slice-7", lost=False, failures=3, not_before=NOW + 5.0)
         fleet.vacancies = [failing, Vacancy("slice-8", lost=True)]
         assert [step.cause for step in created(fleet)] == ["slice-8"]
@@ -198,10 +202,10 @@ class TestCount:
         states = "ready pending running placed ready pending placed running"
         order = ["slice-6", "slice-2", "slice-7", "slice-4", "slice-5", "slice-1"]
         for wanted in range(1, 8):
-            assert drained(picture(states, wanted)) == order[: 8 - wanted]
+            assert drained(fleet_of(states, wanted)) == order[: 8 - wanted]
 
     def test_a_slice_that_drains_takes_its_hosts_along(self) -> None:
-        steps = plan(picture("ready ready", 1)).steps
+        steps = plan(fleet_of("ready ready", 1)).steps
         assert [(step.key, step.cause) for step in steps] == [
             ("slice-2", None),
             ("slice-2/0", "slice-2"),
@@ -209,17 +213,17 @@ class TestCount:
         ]
 
     def test_hosts_of_an_expired_slice_follow_it(self) -> None:
-        fleet = picture("draining", 1)
+        fleet = fleet_of("draining", 1)
         fleet.lives["slice-1"].record.hosts[1].state = HostState.PLACED
         assert [step.key for step in plan(fleet).steps if step.trigger != "create"] == ["slice-1/1"]
 
 
 class TestSizes:
     def test_aims_for_the_largest(self) -> None:
-        assert len(created(picture("ready ready", [2, 4]))) == 2
+        assert len(created(fleet_of("ready ready", [2, 4]))) == 2
 
     def test_surplus_goes_back_after_a_while_and_growth_pauses(self) -> None:
-        fleet = picture("ready ready ready pending", [2, 4])
+        fleet = fleet_of("ready ready ready pending", [2, 4])
         fleet.added_at = NOW - 299.0
         assert plan(fleet).steps == ()
         assert (plan(fleet).pause, plan(fleet).due) == (Pause(), NOW + 1.0)
@@ -230,24 +234,24 @@ class TestSizes:
         assert (decision.pause, decision.due) == (Pause(fleet.now + 300.0, 1), fleet.now + 300.0)
 
     def test_a_slice_is_idle_since_its_own_last_use(self) -> None:
-        fleet = picture("ready ready ready", [2, 4])
+        fleet = fleet_of("ready ready ready", [2, 4])
         for name, since in (("slice-1", NOW - 1.0), ("slice-2", NOW - 100.0), ("slice-3", NOW - 200.0)):
             fleet.lives[name].record.since = since
         assert (drained(fleet), plan(fleet).due) == ([], NOW + 100.0)
 
     def test_a_run_that_waits_keeps_what_it_could_use_and_ends_the_pause(self) -> None:
-        fleet = picture("ready ready ready", [2, 4], runs=(run(1, (4,)),))
+        fleet = fleet_of("ready ready ready", [2, 4], runs=(run(1, (4,)),))
         fleet.pause = Pause(NOW + 100.0, 2)
         assert drained(fleet) == []
         assert (len(created(fleet)), plan(fleet).pause) == (1, Pause(0.0, 2))
 
     def test_the_largest_size_reached_forgets_the_pauses(self) -> None:
-        fleet = picture("ready ready", [1, 2])
+        fleet = fleet_of("ready ready", [1, 2])
         fleet.pause = Pause(NOW - 100.0, 5)
         assert plan(fleet).pause == Pause()
 
     def test_a_loss_is_replaced_though_growth_pauses(self) -> None:
-        fleet = picture("running running running", [2, 4, 8])
+        fleet = fleet_of("running running running", [2, 4, 8])
         fleet.pause = Pause(NOW + 100.0, 1)
         assert created(fleet) == []
         fleet.vacancies = [Vacancy("slice-9", lost=True)]
@@ -256,39 +260,39 @@ class TestSizes:
         assert created(fleet) == []
 
     def test_growth_resumes(self) -> None:
-        fleet = picture("ready ready", [2, 4])
+        fleet = fleet_of("ready ready", [2, 4])
         fleet.pause = Pause().begin(NOW, 300.0)
         assert plan(fleet).steps == ()
         fleet.now = fleet.pause.until
         assert len(created(fleet)) == 2
 
     def test_spares_are_no_surplus(self) -> None:
-        fleet = picture("ready ready ready pending pending", [2, 4], spares=1)
+        fleet = fleet_of("ready ready ready pending pending", [2, 4], spares=1)
         assert (drained(fleet), plan(fleet).pause) == ([], Pause())
 
     def test_running_slices_are_no_surplus(self) -> None:
-        assert drained(picture("running running running pending", [2, 4])) == []
+        assert drained(fleet_of("running running running pending", [2, 4])) == []
 
 
 class TestPreempted:
     def test_goes_at_once_if_it_was_lost(self) -> None:
-        fleet = picture("preempted", 1)
+        fleet = fleet_of("preempted", 1)
         fleet.lives["slice-1"].record.lost = True
         assert plan(fleet).steps[0].reason is Reason.LOST
 
     def test_goes_when_its_work_is_gone(self) -> None:
-        fleet = picture("preempted", 1)
+        fleet = fleet_of("preempted", 1)
         life = fleet.lives["slice-1"]
-        life.record.run_id, life.record.since = "run-1/1", NOW
+        life.record.attempt, life.record.since = "run-1/1", NOW
         assert drained(fleet) == []
         for host in life.view.hosts:
             host.gone = "run-1/1"
         assert drained(fleet) == ["slice-1"]
 
     def test_goes_at_the_deadline_of_the_notice_else_after_the_usual_grace(self) -> None:
-        fleet = picture("preempted", 1)
+        fleet = fleet_of("preempted", 1)
         life = fleet.lives["slice-1"]
-        life.record.run_id, life.record.since = "run-1/1", NOW
+        life.record.attempt, life.record.since = "run-1/1", NOW
         assert plan(fleet).due == NOW + 30.0
         life.view.hosts[0].notices = {"gce": fleet.epoch + 7.0}
         assert plan(fleet).due == NOW + 7.0
@@ -297,11 +301,11 @@ class TestPreempted:
         assert plan(fleet).steps[0].reason is Reason.GRACE_OVER
 
     def test_closing_and_operators_take_what_runs(self) -> None:
-        fleet = picture("running pending preempted draining", 2)
+        fleet = fleet_of("running pending preempted draining", 2)
         fleet.closing_by = 5.0
         assert drained(fleet) == ["slice-1", "slice-2", "slice-3"]
         assert created(fleet) == []
-        fleet = picture("running ready", 2)
+        fleet = fleet_of("running ready", 2)
         fleet.lives["slice-1"].drain_by = 5.0
         assert drained(fleet) == ["slice-1"]
         assert [step.cause for step in created(fleet)] == ["slice-1"]
@@ -309,68 +313,68 @@ class TestPreempted:
 
 class TestRuns:
     def test_start_at_once_on_the_largest_size(self) -> None:
-        (start,) = plan(picture("ready ready", [1, 2], runs=(run(),))).starts
+        (start,) = plan(fleet_of("ready ready", [1, 2], runs=(run(),))).starts
         assert start == ("run-1", ("slice-1", "slice-2"))
 
     def test_start_smaller_once_nothing_was_added_for_a_while(self) -> None:
-        fleet = picture("ready ready pending pending", [2, 4], runs=(run(),))
+        fleet = fleet_of("ready ready pending pending", [2, 4], runs=(run(),))
         fleet.added_at = NOW - 29.0
         assert (plan(fleet).starts, plan(fleet).due) == ((), NOW + 1.0)
         fleet.now = NOW + 1.0
         assert plan(fleet).starts[0].members == ("slice-1", "slice-2")
 
     def test_one_that_cannot_start_is_overtaken_until_it_has_waited_for_long(self) -> None:
-        fleet = picture("ready ready", 3, runs=(run(1, (3,)), run(2, (1,))))
+        fleet = fleet_of("ready ready", 3, runs=(run(1, (3,)), run(2, (1,))))
         fleet.runs[0].waiting_since = NOW - 599.0
         assert [start.run_id for start in plan(fleet).starts] == ["run-2"]
         fleet.runs[0].waiting_since = NOW - 600.0
         assert plan(fleet).starts == ()
 
     def test_one_that_can_no_longer_start_holds_nobody_up(self) -> None:
-        fleet = picture("ready ready", 2, runs=(run(1, (3,)), run(2, (1,))))
+        fleet = fleet_of("ready ready", 2, runs=(run(1, (3,)), run(2, (1,))))
         assert [start.run_id for start in plan(fleet).starts] == ["run-2"]
 
     def test_spares_are_for_losses_alone(self) -> None:
         fresh, lost = run(1), run(2, (3,), previous=("slice-1", "slice-2", "slice-9"))
-        fleet = picture("ready ready ready", [2, 3], spares=1, runs=(fresh,))
+        fleet = fleet_of("ready ready ready", [2, 3], spares=1, runs=(fresh,))
         (start,) = plan(fleet).starts
         assert len(start.members) == 2
-        (start,) = plan(picture("ready ready ready", [2, 3], spares=1, runs=(lost,))).starts
+        (start,) = plan(fleet_of("ready ready ready", [2, 3], spares=1, runs=(lost,))).starts
         assert len(start.members) == 3
 
     def test_nobody_waits_for_spares_to_come(self) -> None:
-        assert len(plan(picture("ready ready", 2, spares=2, runs=(run(),))).starts) == 1
-        assert plan(picture("running running ready", 2, spares=2, runs=(run(1, (1,)),))).starts == ()
+        assert len(plan(fleet_of("ready ready", 2, spares=2, runs=(run(),))).starts) == 1
+        assert plan(fleet_of("running running ready", 2, spares=2, runs=(run(1, (1,)),))).starts == ()
 
     def test_what_a_run_was_stopped_to_grow_to_is_kept_for_it(self) -> None:
         growing, other = run(1, (2, 4), previous=("slice-1", "slice-2")), run(2, (2,))
         growing.attempts[0].verdict, growing.grown_to = None, 4
-        fleet = picture("running running ready ready", [2, 4], runs=(growing, other))
+        fleet = fleet_of("running running ready ready", [2, 4], runs=(growing, other))
         assert plan(fleet).starts == ()
 
     def test_first_come_first_served(self) -> None:
-        fleet = picture("ready ready ready", 3, runs=(run(1, (2,)), run(2, (1,)), run(3, (1,))))
+        fleet = fleet_of("ready ready ready", 3, runs=(run(1, (2,)), run(2, (1,)), run(3, (1,))))
         assert [(start.run_id, len(start.members)) for start in plan(fleet).starts] == [("run-1", 2), ("run-2", 1)]
 
     def test_one_that_backs_off_holds_nobody_up(self) -> None:
         first, second = run(1, (1,)), run(2, (1,))
         first.not_before = NOW + 3.0
-        decision = plan(picture("ready", 1, runs=(first, second)))
+        decision = plan(fleet_of("ready", 1, runs=(first, second)))
         assert [start.run_id for start in decision.starts] == ["run-2"]
         assert decision.due == NOW + 3.0
 
     def test_one_that_is_being_cancelled_gets_nothing(self) -> None:
         waiting = run()
         waiting.cancel_by = 0.0
-        assert plan(picture("ready", 1, runs=(waiting,))).starts == ()
+        assert plan(fleet_of("ready", 1, runs=(waiting,))).starts == ()
 
     def test_survivors_keep_their_rank(self) -> None:
         again = run(1, previous=("slice-9", "slice-2"))
-        (start,) = plan(picture("ready ready", 2, runs=(again,))).starts
+        (start,) = plan(fleet_of("ready ready", 2, runs=(again,))).starts
         assert start.members == ("slice-1", "slice-2")
 
     def test_slices_under_notice_or_to_be_drained_are_not_free(self) -> None:
-        fleet = picture("ready ready ready running", 4)
+        fleet = fleet_of("ready ready ready running", 4)
         fleet.lives["slice-1"].view.hosts[0].notices = {"gce": None}
         fleet.lives["slice-2"].drain_by = 0.0
         assert fleet.lives["slice-1"].view.hosts[0].notice == Notice("gce", None)

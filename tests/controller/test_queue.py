@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sliceform.controller import ConfigurationError, RunCancelled, TpuSlice
-from sliceform.controller.model.effects import Request, Reserve
+from sliceform.controller.model.effects import EffectRequest, Reserve
 from sliceform.controller.model.events import Refused
 from sliceform.controller.testing import SimBackend
 from sliceform.states.reasons import Reason
@@ -31,7 +31,7 @@ class TestCapacity:
         world = sim_fleet([2, 4, 8], list("abcde"), shape=SMALL, work_s=FOR_EVER).ready(5)
         run = world.fleet.submit(int)
         world.go(400, 1.0)
-        assert world.picture.pause.until > world.picture.now
+        assert world.known.pause.until > world.known.now
         assert (count(world, "running"), len(world.rows())) == (4, 4)
         lost = world.ids("running")[1]
         world.sim.kill_host(world.place(lost), 0)
@@ -53,11 +53,11 @@ class TestCapacity:
     def test_pauses_are_forgotten_once_the_largest_size_was_reached(self, sim_fleet: Make) -> None:
         world = sim_fleet([2, 4], 3, shape=SMALL).ready(3)
         world.go(2000, 1.0)
-        assert world.picture.pause.count > 1
+        assert world.known.pause.count > 1
         world.sim.add_slice("more")
         world.until(lambda: count(world, "ready") == 4, 30)
         world.step()
-        assert world.picture.pause.count == 0
+        assert world.known.pause.count == 0
 
     def test_a_slice_that_a_run_waits_for_does_not_go_back(self, sim_fleet: Make) -> None:
         world = sim_fleet([2, 4], 3, shape=SMALL, work_s=400.0).ready(3)
@@ -83,9 +83,9 @@ class TestCapacity:
         world = sim_fleet(3, 4, shape=SMALL)
         submit = SimBackend.submit
 
-        def refuse(sim: SimBackend, request: Request) -> None:
+        def refuse(sim: SimBackend, request: EffectRequest) -> None:
             if isinstance(request, Reserve) and len(sim.reserved()) >= 2:
-                sim._told.append(Refused(request.life, "quota exceeded"))
+                sim._told.append(Refused(request.slice_id, "quota exceeded"))
             else:
                 submit(sim, request)
 

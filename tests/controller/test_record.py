@@ -62,7 +62,7 @@ def test_every_tick_is_written_with_what_it_took_and_decided(recorded: Recorded)
     header, *ticks = recorded.rows()
     assert header["shape"] == {"TpuSlice": SHAPE.model_dump(mode="json")}
     assert (header["sizes"], header["spares"], header["next_slice"]) == ([2], 0, 1)
-    assert [row["tick"] for row in ticks] == list(range(1, recorded.fleet._fleet.tick + 1))
+    assert [row["tick"] for row in ticks] == list(range(1, recorded.fleet._ledger.tick + 1))
     orders = [order for row in ticks for order in row.get("orders", ())]
     names = [next(iter(order)) for order in orders]
     assert names == ["Submit", "Avoid", "Scale", "Drain", "Submit", "Cancel", "Allow", "Close"]
@@ -84,7 +84,7 @@ def test_nothing_secret_is_written(recorded: Recorded) -> None:
 
 def test_the_replay_decides_the_same(recorded: Recorded) -> None:
     (replayed,) = replay_record(recorded.path)
-    assert (replayed.ticks, replayed.difference) == (recorded.fleet._fleet.tick, None)
+    assert (replayed.ticks, replayed.difference) == (recorded.fleet._ledger.tick, None)
 
 
 def test_it_does_so_in_another_process_without_ray(recorded: Recorded) -> None:
@@ -92,7 +92,7 @@ def test_it_does_so_in_another_process_without_ray(recorded: Recorded) -> None:
     words = [sys.executable, "-c", code, "replay", recorded.path]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith(f"{recorded.fleet._fleet.tick} ticks agree with what was recorded (sliceform ")
+    assert done.stdout.startswith(f"{recorded.fleet._ledger.tick} ticks agree with what was recorded (sliceform ")
 
 
 def test_the_first_tick_that_decides_otherwise_is_told(recorded: Recorded, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +159,7 @@ def test_a_record_ends_at_its_bound_and_the_fleet_goes_on(tmp_path: Path) -> Non
     world.fleet.close()
     (replayed,) = replay_record(world.path)
     assert replayed.difference is None
-    assert replayed.ticks < world.fleet._fleet.tick
+    assert replayed.ticks < world.fleet._ledger.tick
 
 
 def test_a_file_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:

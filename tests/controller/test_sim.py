@@ -59,8 +59,8 @@ class World:
     def post(self, event: Event) -> None:
         self.events.append(event)
 
-    def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
-        self.beats.append((self.clock.monotonic(), life, rank, raylet_ok))
+    def beat(self, slice_id: str, rank: int, *, raylet_ok: bool = True) -> None:
+        self.beats.append((self.clock.monotonic(), slice_id, rank, raylet_ok))
 
     def go(self, seconds: float = 5.0) -> list[Event]:
         """Let time pass in small steps; return what was told meanwhile, node tables aside."""
@@ -70,20 +70,20 @@ class World:
             self.sim.poll()
         return [e for e in self.events[before:] if not isinstance(e, NodesSeen)]
 
-    def reserve(self, life: str, *, avoid: frozenset[str] = frozenset()) -> list[Event]:
-        self.sim.submit(Reserve(life, self.shape, avoid))
+    def reserve(self, slice_id: str, *, avoid: frozenset[str] = frozenset()) -> list[Event]:
+        self.sim.submit(Reserve(slice_id, self.shape, avoid))
         return self.go()
 
-    def bring_up(self, life: str) -> Reserved:
-        reserved = next(e for e in self.reserve(life) if isinstance(e, Reserved))
-        self.sim.submit(Assemble(life, self.shape, reserved.place))
+    def bring_up(self, slice_id: str) -> Reserved:
+        reserved = next(e for e in self.reserve(slice_id) if isinstance(e, Reserved))
+        self.sim.submit(Assemble(slice_id, self.shape, reserved.place))
         self.go()
         return reserved
 
-    def launch(self, life: str, fn: Callable[[], Any], *, key: str = "run-1/1") -> None:
+    def launch(self, slice_id: str, fn: Callable[[], Any], *, key: str = "run-1/1") -> None:
         work = self.sim.pack(fn, (), {})
-        spec = AttemptSpec(key, "run-1", 1, (life,), self.shape.hosts, work)
-        self.sim.submit(Launch(life, self.shape, spec, 0))
+        spec = AttemptSpec(key, "run-1", 1, (slice_id,), self.shape.hosts, work)
+        self.sim.submit(Launch(slice_id, self.shape, spec, 0))
 
     def told(self, *kinds: type) -> list[Any]:
         return [event for event in self.events if isinstance(event, kinds)]
@@ -264,7 +264,7 @@ class TestLoss:
         world.sim.kill_host("v4-16-1", 1)
         (lost,) = world.go()
         assert isinstance(lost, HostLost)
-        assert (lost.life, lost.rank, lost.reason) == ("a", 1, Reason.NODE_DIED)
+        assert (lost.slice_id, lost.rank, lost.reason) == ("a", 1, Reason.NODE_DIED)
         assert not world.nodes().nodes[node].alive
         assert [node in e.changed for e in world.told(NodesSeen)].count(True) == 2
 
@@ -539,10 +539,10 @@ class TestRelease:
 
 class TestExplain:
     @staticmethod
-    def codes(world: World, life: str = "a", avoid: frozenset[str] = frozenset()) -> dict[str, str]:
-        world.sim.submit(Reserve(life, world.shape, avoid))
+    def codes(world: World, slice_id: str = "a", avoid: frozenset[str] = frozenset()) -> dict[str, str]:
+        world.sim.submit(Reserve(slice_id, world.shape, avoid))
         world.go()
-        return {f.code: f.subject for f in world.sim.explain(life, None, avoid)}
+        return {f.code: f.subject for f in world.sim.explain(slice_id, None, avoid)}
 
     def test_no_such_pod_type(self) -> None:
         world = World()
@@ -607,7 +607,7 @@ def test_ten_thousand_idle_hosts_cost_little() -> None:
 
         def post(self, event: Event) -> None: ...
 
-        def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
+        def beat(self, slice_id: str, rank: int, *, raylet_ok: bool = True) -> None:
             self.beats += 1
 
     def count(_: FrameType, event: str, __: object) -> None:

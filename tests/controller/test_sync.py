@@ -16,7 +16,7 @@ from sliceform.controller.reconcile.commit import commit
 from sliceform.controller.reconcile.decide.life import Life, Limits
 from sliceform.controller.reconcile.decide.step import Step
 from sliceform.controller.reconcile.decide.sync import FOREVER, due, sync
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.states import HOST_TABLE, SLICE_TABLE, History, replay
 from sliceform.states.hosts import HostState, HostTrigger
 from sliceform.states.reasons import Reason
@@ -49,7 +49,7 @@ def in_state(state: SliceState, host: HostState) -> Life:
         for rank, seen in enumerate(view.hosts):
             seen.agent_node, seen.devices = f"n{rank}", 4
     if state is SliceState.RUNNING:
-        record.run_id = KEY
+        record.attempt = KEY
         for seen in view.hosts:
             seen.alive = KEY
     record.since = NOW
@@ -69,7 +69,7 @@ class TestWhateverIsObserved:
         life = data.draw(any_life)
         for step in sync(life, NOW, replace(LIMITS, silence_held=held)):
             assert step.trigger is None or step.trigger in FACTS
-            assert step.life == life.record.id
+            assert step.slice_id == life.record.id
 
     @given(st.data())
     @settings(max_examples=100)
@@ -88,18 +88,18 @@ class TestWhateverIsObserved:
     ) -> None:
         """A fact may open the next state, whose facts may be there already: a few rounds, never an endless one."""
         life = data.draw(any_life)
-        fleet = Fleet.begin(TpuSlice("v4-16"), Desired((1,)), Settings(), History(), seed=0)
-        fleet.picture.lives[life.record.id] = life
-        fleet.picture.now, fleet.picture.epoch = NOW, NOW
+        ledger = Ledger.begin(TpuSlice("v4-16"), Desired((1,)), Settings(), History(), seed=0)
+        ledger.fleet.lives[life.record.id] = life
+        ledger.fleet.now, ledger.fleet.epoch = NOW, NOW
         for _ in range(4):
             steps = sync(life, NOW, LIMITS)
             if not steps:
                 break
             for step in steps:
-                commit(fleet, step)
+                commit(ledger, step)
         assert sync(life, NOW, LIMITS) == []
-        base = {change.key: change.source for change in reversed(tuple(fleet.history)) if change.source}
-        assert replay(fleet.history, base) == ()
+        base = {change.key: change.source for change in reversed(tuple(ledger.history)) if change.source}
+        assert replay(ledger.history, base) == ()
 
     @given(st.data())
     def test_time_brings_nothing_before_it_is_due(self, any_life: st.SearchStrategy[Life], data: st.DataObject) -> None:
@@ -281,7 +281,7 @@ class TestWork:
     @pytest.mark.parametrize("state", [SliceState.PREEMPTED, SliceState.DRAINING])
     def test_that_ends_after_its_slice_left_is_a_note(self, state: SliceState) -> None:
         life = in_state(state, HostState(state))
-        life.record.run_id = KEY
+        life.record.attempt = KEY
         assert sync(life, NOW, LIMITS) == []
         life.view.outcomes[KEY, 1] = Outcome(OutcomeKind.STOPPED)
         assert sync(life, NOW, LIMITS) == [Step("slice-1", None, None, Reason.WORK_ENDED, KEY, "slice-1/1")]
@@ -291,7 +291,7 @@ class TestWork:
     @pytest.mark.parametrize("known", ["lost", "noted_loss", "noted_end"])
     def test_whose_end_is_known_is_not_noted_again(self, known: str) -> None:
         life = in_state(SliceState.PREEMPTED, HostState.PREEMPTED)
-        life.record.run_id = KEY
+        life.record.attempt = KEY
         life.view.hosts[0].gone = KEY
         setattr(life.record if known == "lost" else life, known, True)
         assert sync(life, NOW, LIMITS) == []

@@ -44,7 +44,7 @@ def incarnation() -> str:
 @pytest.fixture
 def agent(local_ray: Path, incarnation: str) -> Iterator[Any]:
     actor = ray.remote(num_cpus=0)(remote.AgentActor)
-    handle = actor.remote(bootstrap.sources(), {"life": "slice-1", "rank": 0, "incarnation": incarnation})
+    handle = actor.remote(bootstrap.sources(), {"slice_id": "slice-1", "rank": 0, "incarnation": incarnation})
     yield handle
     ray.kill(handle)
 

@@ -179,7 +179,7 @@ class _Play:
                     self.states.pop(change.key, None)
                 else:
                     self.states[change.key] = change.dest
-        wrong += check_records(life.record for life in self.fleet._fleet.picture.lives.values())
+        wrong += check_records(life.record for life in self.fleet._ledger.fleet.lives.values())
         assert not wrong, wrong
 
     def come_to_rest(self) -> None:

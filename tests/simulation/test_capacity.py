@@ -54,7 +54,7 @@ class World:
         largest = max((size for size in self.sizes if size <= places), default=0)
         if largest in {0, self.sizes[-1]}:
             return
-        assert reached == largest or self.fleet._fleet.picture.pause.count > 0
+        assert reached == largest or self.fleet._ledger.fleet.pause.count > 0
 
 
 @example(sizes=[2, 4], had=4, left=3, returns="at once", seed=0)

@@ -102,7 +102,7 @@ class Port:
         method = getattr(self._inner, name)
 
         def counted(*args: Any) -> Any:
-            about = getattr(args[0], "life", args[0]) if args else ""
+            about = getattr(args[0], "slice_id", args[0]) if args else ""
             self.calls[name, about if isinstance(about, str) else ""] += 1
             self.every[name] += 1
             return method(*args)
@@ -269,7 +269,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def check(self, changes: tuple[Change, ...]) -> None:
         """See that the invariants hold after a tick that made these changes."""
-        if self.fleet._fleet.blind:
+        if self.fleet._ledger.blind:
             taken = [change for change in changes if change.trigger in DESTRUCTIVE]
             assert [change for change in taken if change.reason not in DIRECT] == []
         if self.all_are_heard:
@@ -281,7 +281,7 @@ class FleetMachine(RuleBasedStateMachine):
                 del self.states[change.key]
         used = [change for change in changes if change.trigger == "drain" and change.source == "running"]
         assert [change for change in used if change.reason in {Reason.SCALE_DOWN, Reason.SURPLUS}] == []
-        records = [life.record for life in self.fleet._fleet.picture.lives.values()]
+        records = [life.record for life in self.fleet._ledger.fleet.lives.values()]
         assert check_records(records, exclusive_nodes=self.shape.exclusive_nodes) == ()
         for row in self.fleet.status().slices:
             if row.state in {"ready", "running"}:
@@ -342,14 +342,14 @@ class FleetMachine(RuleBasedStateMachine):
     def nothing_is_kept_of_what_is_gone(self) -> None:
         """At rest, whatever is kept belongs to a slice that is there."""
         there = {row.id for row in self.fleet.status().slices}
-        fleet = self.fleet._fleet
+        ledger = self.fleet._ledger
         assert set(self.sim.kept) == there
         assert self.port.about("submit") - self.port.about("forget") == there
         assert {count for (method, _), count in self.port.calls.items() if method in {"open", "forget"}} <= {1}
-        assert set(fleet.picture.lives) == there
-        assert {life for users in fleet.users.values() for life, _ in users} == there
-        assert (len(fleet.outbox), fleet.attempts, fleet.picture.runs) == (0, {}, [])
-        assert (fleet.picture.vacancies, self.fleet._runs) == ([], {})
+        assert set(ledger.fleet.lives) == there
+        assert {life for users in ledger.users.values() for life, _ in users} == there
+        assert (len(ledger.outbox), ledger.attempts, ledger.fleet.runs) == (0, {}, [])
+        assert (ledger.fleet.vacancies, self.fleet._runs) == ([], {})
 
     # Inside.
 
@@ -368,7 +368,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def report(self) -> str:
         """Say what is missing for the fleet to have converged."""
-        outbox = [item.request for item in self.fleet._fleet.outbox._items.values()]
+        outbox = [item.request for item in self.fleet._ledger.outbox._items.values()]
         held = self.sim.audit()
         return f"{self.fleet.status()}\n{self.fleet.why()}\nin flight: {outbox}\nheld: {held}"
 
@@ -410,7 +410,7 @@ class RecordedFleetMachine(FleetMachine):
             super().teardown()
             (replayed,) = replay_record(self.record)
             assert replayed.difference is None, str(replayed.difference)
-            assert replayed.ticks == self.fleet._fleet.tick
+            assert replayed.ticks == self.fleet._ledger.tick
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ def test_states_that_differ_in_names_and_time_alone_are_one() -> None:
     replaced.do(("die", 0, 0), pay=False)
     for _ in range(20):
         replaced.do(replaced.free()[0])
-    assert list(replaced.core.fleet.picture.lives) != list(early.core.fleet.picture.lives)
+    assert list(replaced.core.ledger.fleet.lives) != list(early.core.ledger.fleet.lives)
     assert early.key() == late.key() == replaced.key()
 
 

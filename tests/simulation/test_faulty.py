@@ -7,7 +7,7 @@ import pytest
 
 from sliceform.controller.errors import BackendError
 from sliceform.controller.model.backend import Finding, FleetIdentity, Sink
-from sliceform.controller.model.effects import Release, Request, Reserve
+from sliceform.controller.model.effects import EffectRequest, Release, Reserve
 from sliceform.controller.model.events import (
     AgentUp,
     EffectFailed,
@@ -36,17 +36,17 @@ class Script:
 
     def __init__(self) -> None:
         self.sink: Sink | None = None
-        self.asked: list[Request] = []
+        self.asked: list[EffectRequest] = []
         self.tell: list[Event] = []
         self.closed = False
 
     def open(self, fleet: FleetIdentity, sink: Sink) -> None:
         self.sink = sink
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: EffectRequest) -> None:
         self.asked.append(request)
 
-    def forget(self, life: str) -> None:
+    def forget(self, slice_id: str) -> None:
         self.asked.clear()
 
     def poll(self) -> None:
@@ -54,10 +54,10 @@ class Script:
         while self.tell:
             self.sink.post(self.tell.pop(0))
 
-    def explain(self, life: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
-        return (Finding("waiting", life),)
+    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+        return (Finding("waiting", slice_id),)
 
-    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
         pass
 
     def pack(
@@ -83,7 +83,7 @@ class Rig:
     def post(self, event: Event) -> None:
         self.events.append(event)
 
-    def beat(self, life: str, rank: int, *, raylet_ok: bool = True) -> None:
+    def beat(self, slice_id: str, rank: int, *, raylet_ok: bool = True) -> None:
         self.beats += 1
 
     def tell(self, *events: Event) -> list[Event]:
@@ -136,12 +136,12 @@ def test_requests_are_repeated() -> None:
 
 
 @pytest.mark.parametrize(("fault", "done"), [("refuse", []), ("refuse_but_do", [RESERVE])])
-def test_effects_fail_whether_or_not_they_were_done(fault: str, done: list[Request]) -> None:
+def test_effects_fail_whether_or_not_they_were_done(fault: str, done: list[EffectRequest]) -> None:
     rig = Rig(**{fault: 1.0})
     rig.faulty.submit(RESERVE)
     (failed,) = rig.events
     assert isinstance(failed, EffectFailed)
-    assert (failed.life, failed.effect) == ("a", RESERVE.effect)
+    assert (failed.slice_id, failed.effect) == ("a", RESERVE.effect)
     assert rig.script.asked == done
 
 

@@ -67,7 +67,7 @@ def test_a_fleet_keeps_the_invariants_on_any_schedule(schedule, seed):
     fleet = SliceController(shape, 2, backend=faulty, clock=sim.clock)
 
     def check():
-        records = [life.record for life in fleet._fleet.picture.lives.values()]
+        records = [life.record for life in fleet._ledger.fleet.lives.values()]
         assert check_records(records) == ()
 
     stage = Stage(fleet, sim, faulty, after_tick=check)

@@ -16,7 +16,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from sliceform.controller.errors import ConfigurationError
-from sliceform.controller.model.effects import Launch, Request
+from sliceform.controller.model.effects import EffectRequest, Launch
 from sliceform.controller.model.events import Event, Node, NodesSeen
 from sliceform.controller.model.orders import Order, Submit
 from sliceform.controller.reconcile.inputs import Beat, Inputs
@@ -83,7 +83,7 @@ def _change(change: Change) -> str:
     return f"{change.key} {what} ({change.reason})" + (f" <- {change.cause}" if change.cause else "")
 
 
-def _effect(effect: Request) -> str:
+def _effect(effect: EffectRequest) -> str:
     values = {"attempt": effect.attempt.key, "members": effect.attempt.members} if isinstance(effect, Launch) else {}
     values = {field.name: getattr(effect, field.name) for field in fields(effect)} | values
     told = [f"{name}={_plain(value)}" for name, value in values.items() if name not in _LEFT_OUT and value]

@@ -17,7 +17,7 @@ import structlog
 from sliceform.controller.errors import ConfigurationError
 from sliceform.controller.follow.follower import Batch
 from sliceform.controller.follow.record.form import FORMAT, tick_row
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.controller.reconcile.witness import Ticked
 
 log = structlog.get_logger(__name__)
@@ -42,7 +42,7 @@ class Recorder:
         self._size = 0
         self._ended = ""
 
-    def open(self, fleet: Fleet, *, seed: int, monotonic: float) -> None:
+    def open(self, ledger: Ledger, *, seed: int, monotonic: float) -> None:
         """Begin to write: the header says what fleet it is, and where its numbers and clock begin.
 
         Raises:
@@ -62,7 +62,7 @@ class Recorder:
         self._size = os.fstat(self._file).st_size
         if self._size and os.pread(self._file, 1, self._size - 1) != b"\n":
             self._append("\n")  # the driver before was killed in the midst of a line
-        self._append(_line(header(fleet, seed=seed, monotonic=monotonic)))
+        self._append(_line(header(ledger, seed=seed, monotonic=monotonic)))
 
     def take(self, ticked: Ticked) -> None:
         """Keep a tick until it is written."""
@@ -111,18 +111,18 @@ class Recorder:
         self._size += len(text.encode())
 
 
-def header(fleet: Fleet, *, seed: int, monotonic: float) -> Mapping[str, Any]:
+def header(ledger: Ledger, *, seed: int, monotonic: float) -> Mapping[str, Any]:
     """Return the first line of a record."""
-    desired, shape = fleet.picture.desired, fleet.shape
+    desired, shape = ledger.fleet.desired, ledger.shape
     return {
         "format": FORMAT,
         "versions": {name: _version(name) for name in ("sliceform", "ray")} | {"python": platform.python_version()},
         "seed": seed,
         "shape": {type(shape).__name__: shape.model_dump(mode="json")},
-        "settings": fleet.settings.model_dump(mode="json"),
+        "settings": ledger.settings.model_dump(mode="json"),
         "sizes": desired.sizes,
         "spares": desired.spares,
-        "next_slice": fleet.picture.next_number,
+        "next_slice": ledger.fleet.next_number,
         "monotonic": monotonic,
     }
 

@@ -1,4 +1,4 @@
-"""The picture that decisions are made from: what is desired, what there is, and what is remembered.
+"""The fleet as decisions see it: what is desired, what there is, and what is remembered.
 
 Pure values; the loop's thread owns and updates them, `plan` only reads.
 """
@@ -15,7 +15,7 @@ from sliceform.controller.reconcile.decide.run import RunRecord
 
 
 @dataclass(slots=True)
-class Picture:
+class Fleet:
     """All that a decision is made from; the loop's thread owns and updates it."""
 
     settings: Settings

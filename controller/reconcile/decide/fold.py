@@ -175,7 +175,7 @@ def _started(life: Life, event: ProcessStarted) -> bool:
 
 def _ended(life: Life, event: ProcessEnded) -> bool:
     key = (event.attempt, event.rank)
-    if event.attempt != life.record.run_id or key in life.view.outcomes:
+    if event.attempt != life.record.attempt or key in life.view.outcomes:
         return False
     life.view.outcomes[key] = event.outcome
     return True
@@ -183,7 +183,7 @@ def _ended(life: Life, event: ProcessEnded) -> bool:
 
 def _gone(life: Life, event: ProcessGone) -> bool:
     host = life.view.hosts[event.rank]
-    if event.attempt != life.record.run_id or host.gone == event.attempt:
+    if event.attempt != life.record.attempt or host.gone == event.attempt:
         return False
     host.gone = event.attempt
     return True

@@ -47,11 +47,11 @@ class Life:
     due: float = 0.0
 
     @classmethod
-    def begin(cls, life: str, hosts: int, *, generation: int, replaces: str | None) -> Life:
+    def begin(cls, slice_id: str, hosts: int, *, generation: int, replaces: str | None) -> Life:
         """Return a new life before its entry."""
-        records = tuple(HostRecord(f"{life}/{rank}", life, rank) for rank in range(hosts))
-        record = SliceRecord(life, records, generation=generation, replaces=replaces)
-        view = SliceView(life, tuple(HostView() for _ in range(hosts)))
+        records = tuple(HostRecord(f"{slice_id}/{rank}", slice_id, rank) for rank in range(hosts))
+        record = SliceRecord(slice_id, records, generation=generation, replaces=replaces)
+        view = SliceView(slice_id, tuple(HostView() for _ in range(hosts)))
         return cls(record, view, [0.0] * hosts, [0.0] * hosts)
 
     @property

@@ -111,20 +111,20 @@ class PlaceMap:
         """The loop time at which that of the next one is over."""
         return min(self._joining.values(), default=float("inf"))
 
-    def hold(self, place: str, life: str) -> None:
+    def hold(self, place: str, slice_id: str) -> None:
         """Note that a slice has taken a place."""
-        self.holders[place] = self.owners[place] = life
+        self.holders[place] = self.owners[place] = slice_id
         self._change(place)
 
-    def give_up(self, place: str, life: str) -> None:
+    def give_up(self, place: str, slice_id: str) -> None:
         """Note that a slice is about to leave a place: the next may take it as soon as there is room."""
-        if self.owners.get(place) == life:
+        if self.owners.get(place) == slice_id:
             del self.owners[place]
 
-    def leave(self, place: str, life: str) -> None:
+    def leave(self, place: str, slice_id: str) -> None:
         """Note that a slice has left a place, unless another has taken it since."""
-        self.give_up(place, life)
-        if self.holders.get(place) == life:
+        self.give_up(place, slice_id)
+        if self.holders.get(place) == slice_id:
             del self.holders[place]
             self._change(place)
 

@@ -1,6 +1,6 @@
 """What to do next: compare the fleet with what is desired, and return the commands.
 
-Pure: reads the picture, changes nothing, and on a converged fleet returns an empty decision. Only commands come from
+Pure: reads the fleet, changes nothing, and on a converged fleet returns an empty decision. Only commands come from
 here; what happened in the world is `sync`'s.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sliceform.controller.reconcile.decide.capacity import capacity
-from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.schedule import growth, overdue, schedule
 from sliceform.controller.reconcile.decide.step import Decision, Step
@@ -22,30 +22,30 @@ from sliceform.states.slices import LIVE, SliceState, SliceTrigger
 _SAME_S = 0.001
 
 
-def plan(picture: Picture) -> Decision:
+def plan(fleet: Fleet) -> Decision:
     """Return everything that is to be done now, in the order to do it."""
-    steps, drains, live, due = _survey(picture)
-    if picture.closing_by is not None:
+    steps, drains, live, due = _survey(fleet)
+    if fleet.closing_by is not None:
         for step in drains:
-            steps += [step, *_host_drains(picture.lives[step.life], step)]
-        return Decision(tuple(steps), pause=picture.pause, vacancies=tuple(picture.vacancies), due=due)
-    taken = [step.life for step in drains if step.reason is Reason.OPERATOR]
-    number = capacity(picture, live, taken)
+            steps += [step, *_host_drains(fleet.lives[step.slice_id], step)]
+        return Decision(tuple(steps), pause=fleet.pause, vacancies=tuple(fleet.vacancies), due=due)
+    taken = [step.slice_id for step in drains if step.reason is Reason.OPERATOR]
+    number = capacity(fleet, live, taken)
     drains += number.drains
     for step in drains:
-        steps += [step, *_host_drains(picture.lives[step.life], step)]
+        steps += [step, *_host_drains(fleet.lives[step.slice_id], step)]
     steps += number.creates
-    leaving = {step.life for step in drains}
-    ends, end_due = overdue(picture)
-    work = schedule(picture, [life for life in live if life.record.id not in leaving])
+    leaving = {step.slice_id for step in drains}
+    ends, end_due = overdue(fleet)
+    work = schedule(fleet, [life for life in live if life.record.id not in leaving])
     for start in work.starts:
         steps += [Step(life, None, SliceTrigger.START, Reason.RUN_STARTED, start.run_id) for life in start.members]
-    grown, growth_due = growth(picture)
+    grown, growth_due = growth(fleet)
     due = min(due, number.due, end_due, work.due, growth_due)
     return Decision(tuple(steps), work.starts, grown, ends, number.pause, number.vacancies, due)
 
 
-def _survey(picture: Picture) -> tuple[list[Step], list[Step], list[Life], float]:
+def _survey(fleet: Fleet) -> tuple[list[Step], list[Step], list[Life], float]:
     """Go through all lives once.
 
     Returns:
@@ -56,17 +56,17 @@ def _survey(picture: Picture) -> tuple[list[Step], list[Step], list[Life], float
     drains: list[Step] = []
     live: list[Life] = []
     due = FOREVER
-    for life in picture.lives.values():
+    for life in fleet.lives.values():
         state = life.record.state
         if state is None:
             continue
         if state is SliceState.DRAINING:
             steps += _stragglers(life)
-            steps += _hurry(picture, life)
+            steps += _hurry(fleet, life)
             continue
         if state is SliceState.PREEMPTED:
-            due = min(due, _grace_end(picture, life))
-        drain = _due_drain(picture, life)
+            due = min(due, _grace_end(fleet, life))
+        drain = _due_drain(fleet, life)
         if drain is not None:
             drains.append(drain)
         elif state in LIVE:
@@ -81,12 +81,12 @@ def _stragglers(life: Life) -> Iterator[Step]:
     return _host_drains(life, Step(record.id, None, SliceTrigger.DRAIN, reason, record.detail))
 
 
-def _hurry(picture: Picture, life: Life) -> Iterator[Step]:
+def _hurry(fleet: Fleet, life: Life) -> Iterator[Step]:
     """Give the work on a slice that drains already less time, when a later command leaves it less."""
-    until = picture.work_until(life)
+    until = fleet.work_until(life)
     if life.release_by is None or until >= life.release_by - _SAME_S or work_gone(life):
         return
-    left_s = max(0.0, until - picture.now)
+    left_s = max(0.0, until - fleet.now)
     yield Step(life.record.id, None, None, Reason.HURRIED, f"its work has {left_s:.1f} s to stop")
 
 
@@ -96,18 +96,18 @@ def _host_drains(life: Life, step: Step) -> Iterator[Step]:
             yield Step(life.record.id, host.rank, HostTrigger.DRAIN, step.reason, step.detail, life.record.id)
 
 
-def _due_drain(picture: Picture, life: Life) -> Step | None:
+def _due_drain(fleet: Fleet, life: Life) -> Step | None:
     """Let a slice go, whatever the count: the fleet closes, a person asked, or what preempted it is over."""
     record = life.record
     reason = None
-    if picture.closing_by is not None:
+    if fleet.closing_by is not None:
         reason = Reason.CLOSED
     elif record.state is SliceState.PREEMPTED:
         if record.lost or life.noted_loss:
             reason = Reason.LOST
         elif work_gone(life):
             reason = Reason.WORK_GONE
-        elif picture.now >= _grace_end(picture, life):
+        elif fleet.now >= _grace_end(fleet, life):
             reason = Reason.GRACE_OVER
     elif life.drain_by is not None:
         reason = Reason.OPERATOR
@@ -116,16 +116,14 @@ def _due_drain(picture: Picture, life: Life) -> Step | None:
 
 def work_gone(life: Life) -> bool:
     """Whether no process of the attempt that the slice was given is left on it."""
-    attempt = life.record.run_id
+    attempt = life.record.attempt
     return attempt is None or all(host.gone == attempt for host in life.view.hosts)
 
 
-def _grace_end(picture: Picture, life: Life) -> float:
+def _grace_end(fleet: Fleet, life: Life) -> float:
     """Return when work on a preempted slice has had its time: the notice's deadline or the usual grace, or less."""
     notice = earliest_notice(life)
     deadline = notice.deadline_epoch_s if notice is not None else life.record.deadline
-    if deadline is None:
-        end = life.record.since + picture.settings.drain_grace_s
-    else:
-        end = picture.now + deadline - picture.epoch
+    grace_over = life.record.since + fleet.settings.drain_grace_s
+    end = grace_over if deadline is None else fleet.now + deadline - fleet.epoch
     return end if life.drain_by is None else min(end, life.drain_by)

@@ -116,24 +116,24 @@ class Attempt:
         """How many hosts take part."""
         return len(self.spec.members) * self.spec.hosts_per_slice
 
-    def rank_of(self, life: str, host_rank: int) -> int:
+    def rank_of(self, slice_id: str, host_rank: int) -> int:
         """Return the rank of a host of one of its slices."""
-        return self.rank((self.spec.members.index(life), host_rank))
+        return self.rank((self.spec.members.index(slice_id), host_rank))
 
-    def record(self, life: str, rank: int, outcome: Outcome) -> None:
+    def record(self, slice_id: str, rank: int, outcome: Outcome) -> None:
         """Take in how one host ended; a later answer changes nothing."""
-        key = (self.spec.members.index(life), rank)
+        key = (self.spec.members.index(slice_id), rank)
         if key not in self.outcomes:
             self.outcomes[key] = outcome
             if outcome.unasked or not self.asked:
                 self.unasked.append(key)
 
-    def leave(self, life: str, left: Left) -> None:
+    def leave(self, slice_id: str, left: Left) -> None:
         """Write down that a slice left, which ends it on all others; what happens to that slice later counts no more.
 
         Corrections are another matter: see `oversee`.
         """
-        self.departures.setdefault(life, left)
+        self.departures.setdefault(slice_id, left)
         self.asked = True
 
     def shed(self) -> None:

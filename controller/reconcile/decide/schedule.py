@@ -1,6 +1,6 @@
 """Give slices to runs: which run starts on what size, which starts again on more, and which has waited or run too long.
 
-Pure: reads the picture, changes nothing. Runs stand in the order of the queue: higher priority first, then as they were
+Pure: reads the fleet, changes nothing. Runs stand in the order of the queue: higher priority first, then as they were
 submitted.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from sliceform.controller.reconcile.decide.fleet import Picture
+from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.run import RunRecord, assign
 from sliceform.controller.reconcile.decide.step import EndRun, GrowRun, StartAttempt
@@ -35,31 +35,31 @@ def free_slices(lives: Sequence[Life]) -> list[Life]:
     ]
 
 
-def startable(picture: Picture, run: RunRecord) -> bool:
+def startable(fleet: Fleet, run: RunRecord) -> bool:
     """Whether a run can start at all on what is wanted, however long it waits."""
-    return run.sizes[0] <= picture.desired.largest
+    return run.sizes[0] <= fleet.desired.largest
 
 
-def demand(picture: Picture) -> bool:
+def demand(fleet: Fleet) -> bool:
     """Whether a run waits for slices that it could get, or was stopped to grow: then idle ones are kept."""
-    return any(_demands(picture, run) for run in picture.runs)
+    return any(_demands(fleet, run) for run in fleet.runs)
 
 
-def _demands(picture: Picture, run: RunRecord) -> bool:
+def _demands(fleet: Fleet, run: RunRecord) -> bool:
     if run.cancel_by is not None or run.options.pinned is not None:
         return False
-    return run.grown_to is not None or (run.waiting and startable(picture, run))
+    return run.grown_to is not None or (run.waiting and startable(fleet, run))
 
 
 class _Pool:
     """The free slices, while the runs are given theirs one after the other."""
 
-    def __init__(self, picture: Picture, live: Sequence[Life]) -> None:
+    def __init__(self, fleet: Fleet, live: Sequence[Life]) -> None:
         """Begin with all that are free."""
-        self._picture = picture
+        self._fleet = fleet
         self.free = [life.record.id for life in free_slices(live)]
         self.used = sum(life.record.state is SliceState.RUNNING for life in live)
-        self.first_start = for_a_first_start(picture, len(self.free), self.used)
+        self.first_start = for_a_first_start(fleet, len(self.free), self.used)
 
     def choose(self, run: RunRecord, count: int) -> tuple[str, ...]:
         """Return so many free slices, or all if there are fewer: those that the run had before come first."""
@@ -70,19 +70,19 @@ class _Pool:
         if slices:
             self.free = [slice_id for slice_id in self.free if slice_id not in slices]
             self.used += len(slices) * use
-            self.first_start = for_a_first_start(self._picture, len(self.free), self.used)
+            self.first_start = for_a_first_start(self._fleet, len(self.free), self.used)
 
 
-def schedule(picture: Picture, live: Sequence[Life]) -> Schedule:
+def schedule(fleet: Fleet, live: Sequence[Life]) -> Schedule:
     """Give free slices to the runs that wait, in the order of the queue.
 
     A run that cannot start keeps none, so that younger ones may overtake it, until it has waited `overtake_s`.
     """
-    pool = _Pool(picture, live)
+    pool = _Pool(fleet, live)
     begun: list[StartAttempt] = []
     keeper, due = "", FOREVER
-    for run in _in_turn(picture, pool):
-        members, kept, when = _turn(picture, run, pool)
+    for run in _in_turn(fleet, pool):
+        members, kept, when = _turn(fleet, run, pool)
         due = min(due, when)
         if members:
             begun.append(StartAttempt(run.id, members))
@@ -92,10 +92,10 @@ def schedule(picture: Picture, live: Sequence[Life]) -> Schedule:
     return Schedule(tuple(begun), keeper, due)
 
 
-def _in_turn(picture: Picture, pool: _Pool) -> Iterator[RunRecord]:
+def _in_turn(fleet: Fleet, pool: _Pool) -> Iterator[RunRecord]:
     """Yield the runs that may start or keep something, while slices are free: most of a long queue can do neither."""
-    patient_since = picture.now - picture.settings.overtake_s
-    for run in picture.runs:
+    patient_since = fleet.now - fleet.settings.overtake_s
+    for run in fleet.runs:
         if not pool.free:
             return
         most = len(pool.free) if run.attempts else pool.first_start
@@ -103,24 +103,24 @@ def _in_turn(picture: Picture, pool: _Pool) -> Iterator[RunRecord]:
             yield run
 
 
-def _turn(picture: Picture, run: RunRecord, pool: _Pool) -> tuple[tuple[str, ...], tuple[str, ...], float]:
+def _turn(fleet: Fleet, run: RunRecord, pool: _Pool) -> tuple[tuple[str, ...], tuple[str, ...], float]:
     """Return what a run starts on now, else what is kept for it, and when that may change by itself."""
     pinned = run.options.pinned
     if run.active is not None:
         return (), pool.choose(run, (run.grown_to or 0) - len(_previous(run))), FOREVER
-    if run.cancel_by is not None or not startable(picture, run):
+    if run.cancel_by is not None or not startable(fleet, run):
         return (), (), FOREVER
-    if picture.now < run.not_before:
+    if fleet.now < run.not_before:
         return (), (), run.not_before
     if pinned is not None:
         return pinned if set(pinned) <= set(pool.free) else (), (), FOREVER
-    size, when = choose_size(picture, run, len(pool.free), pool.used)
-    if size and when <= picture.now:
+    size, when = choose_size(fleet, run, len(pool.free), pool.used)
+    if size and when <= fleet.now:
         return pool.choose(run, size), (), FOREVER
-    return (), pool.choose(run, _kept(picture, run, size, pool)), when
+    return (), pool.choose(run, _kept(fleet, run, size, pool)), when
 
 
-def choose_size(picture: Picture, run: RunRecord, free: int, used: int) -> tuple[int, float]:
+def choose_size(fleet: Fleet, run: RunRecord, free: int, used: int) -> tuple[int, float]:
     """Return the size that this run can have of so many `free` slices while others use `used`, and from when on.
 
     The largest valid size starts at once, and so does one that the run had before or was stopped to grow to; a smaller
@@ -134,68 +134,68 @@ def choose_size(picture: Picture, run: RunRecord, free: int, used: int) -> tuple
     """
     if run.sizes[0] > free:
         return 0, FOREVER
-    had, spares = len(_previous(run)), picture.desired.spares
+    had, spares = len(_previous(run)), fleet.desired.spares
     size = max((size for size in run.sizes if size <= free - spares or size <= min(had, free)), default=0)
-    if not size and run.sizes[0] <= for_a_first_start(picture, free, used):
+    if not size and run.sizes[0] <= for_a_first_start(fleet, free, used):
         size = run.sizes[0]
     if not size:
         return 0, FOREVER
     if size == run.sizes[-1] or size >= (had or FOREVER):
-        return size, picture.now
-    return size, max(picture.added_at, run.waiting_since) + picture.settings.settle_s
+        return size, fleet.now
+    return size, max(fleet.added_at, run.waiting_since) + fleet.settings.settle_s
 
 
 def _previous(run: RunRecord) -> tuple[str, ...]:
     return run.attempts[-1].spec.members if run.attempts else ()
 
 
-def for_a_first_start(picture: Picture, free: int, used: int) -> int:
+def for_a_first_start(fleet: Fleet, free: int, used: int) -> int:
     """Return how many of the free slices a first start may take at most: not the spares, if they are there."""
-    return max(0, free - picture.desired.spares, min(free, picture.desired.largest - used))
+    return max(0, free - fleet.desired.spares, min(free, fleet.desired.largest - used))
 
 
-def _kept(picture: Picture, run: RunRecord, size: int, pool: _Pool) -> int:
+def _kept(fleet: Fleet, run: RunRecord, size: int, pool: _Pool) -> int:
     """Return how many free slices are kept for a run that does not start: what it is about to take, or all it may."""
     if size:
         return size
-    if picture.now - run.waiting_since < picture.settings.overtake_s:
+    if fleet.now - run.waiting_since < fleet.settings.overtake_s:
         return 0
     return len(pool.free) if run.attempts else pool.first_start
 
 
-def larger(picture: Picture) -> tuple[RunRecord, int, float] | None:
+def larger(fleet: Fleet) -> tuple[RunRecord, int, float] | None:
     """Return the first run that could have more slices, how many, and from which loop time on; None if none could.
 
     So many have to have been free for `scale_up_after_s`. Spares stay spares, and nothing grows while a run waits for
     slices that it could get.
     """
-    if picture.blind or picture.closing_by is not None:
+    if fleet.blind or fleet.closing_by is not None:
         return None
-    if demand(picture):
+    if demand(fleet):
         return None
-    runs = [run for run in picture.runs if _may_grow(run)]
+    runs = [run for run in fleet.runs if _may_grow(run)]
     if not runs:
         return None
-    since = sorted(life.record.since for life in free_slices(list(picture.lives.values())))
-    since = since[picture.desired.spares :]
+    since = sorted(life.record.since for life in free_slices(list(fleet.lives.values())))
+    since = since[fleet.desired.spares :]
     for run in runs:
         taken = len(run.attempts[-1].spec.members)
         times = {size: since[size - taken - 1] for size in run.sizes if taken < size <= taken + len(since)}
-        when = {size: time + picture.settings.scale_up_after_s for size, time in times.items()}
+        when = {size: time + fleet.settings.scale_up_after_s for size, time in times.items()}
         if when:
             # The largest whose time has come, else the first to come.
-            size = max(when, key=lambda size: (when[size] <= picture.now, size if when[size] <= picture.now else -size))
+            size = max(when, key=lambda size: (when[size] <= fleet.now, size if when[size] <= fleet.now else -size))
             return run, size, when[size]
     return None
 
 
-def growth(picture: Picture) -> tuple[GrowRun | None, float]:
+def growth(fleet: Fleet) -> tuple[GrowRun | None, float]:
     """Return the run that is to grow now, and the loop time at which one may."""
-    found = larger(picture)
+    found = larger(fleet)
     if found is None:
         return None, FOREVER
     run, size, when = found
-    return (GrowRun(run.id, size), FOREVER) if when <= picture.now else (None, when)
+    return (GrowRun(run.id, size), FOREVER) if when <= fleet.now else (None, when)
 
 
 def _may_grow(run: RunRecord) -> bool:
@@ -206,11 +206,11 @@ def _may_grow(run: RunRecord) -> bool:
     return run.options.pinned is None and run.sizes[-1] > len(attempt.spec.members)
 
 
-def overdue(picture: Picture) -> tuple[tuple[EndRun, ...], float]:
+def overdue(fleet: Fleet) -> tuple[tuple[EndRun, ...], float]:
     """Return the runs that have waited, or are there, longer than their options allow, and when the next one will."""
     ends: list[EndRun] = []
     due = FOREVER
-    for run in picture.runs:
+    for run in fleet.runs:
         limits = run.options
         if (limits.max_wait_s is None and limits.timeout_s is None) or run.cancel_by is not None:
             continue
@@ -219,7 +219,7 @@ def overdue(picture: Picture) -> tuple[tuple[EndRun, ...], float]:
         if limits.max_wait_s is not None and run.waiting and run.waiting_since + limits.max_wait_s < by:
             by = run.waiting_since + limits.max_wait_s
             detail = f"it waited for slices for max_wait_s={limits.max_wait_s:g}"
-        if by <= picture.now:
+        if by <= fleet.now:
             ends.append(EndRun(run.id, detail))
         else:
             due = min(due, by)

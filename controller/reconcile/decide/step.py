@@ -17,7 +17,7 @@ class Step(NamedTuple):
     """One trigger for one record, or, with `trigger=None`, a note about it."""
 
     #: Slice id.
-    life: str
+    slice_id: str
     #: Host rank, or None for the slice itself.
     rank: int | None
     trigger: SliceTrigger | HostTrigger | None
@@ -29,7 +29,7 @@ class Step(NamedTuple):
     @property
     def key(self) -> str:
         """The id of the record that it is about."""
-        return self.life if self.rank is None else f"{self.life}/{self.rank}"
+        return self.slice_id if self.rank is None else f"{self.slice_id}/{self.rank}"
 
     def __str__(self) -> str:
         """Say it in a line."""

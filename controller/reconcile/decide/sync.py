@@ -152,7 +152,7 @@ def _unfit(host: HostView, devices: int) -> Loss | None:
 
 def _working(life: Life) -> Iterator[Step]:
     record, view = life.record, life.view
-    attempt = record.run_id
+    attempt = record.attempt
     if attempt is None:
         return
     gone = 0
@@ -239,11 +239,11 @@ def _preempted(life: Life) -> Iterator[Step]:
 def _work_ended(life: Life) -> Iterator[Step]:
     """Note when the first process of the work ended on a slice that left its attempt while that still ran."""
     record, view = life.record, life.view
-    if record.run_id is None or record.lost or life.noted_loss or life.noted_end:
+    if record.attempt is None or record.lost or life.noted_loss or life.noted_end:
         return
     for host, seen in zip(record.hosts, view.hosts, strict=True):
-        if seen.gone == record.run_id or (record.run_id, host.rank) in view.outcomes:
-            yield Step(record.id, None, None, Reason.WORK_ENDED, record.run_id, host.id)
+        if seen.gone == record.attempt or (record.attempt, host.rank) in view.outcomes:
+            yield Step(record.id, None, None, Reason.WORK_ENDED, record.attempt, host.id)
             return
 
 

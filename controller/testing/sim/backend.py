@@ -14,10 +14,10 @@ from sliceform.controller.model.backend import Finding, FleetIdentity, Sink
 from sliceform.controller.model.clock import Clock
 from sliceform.controller.model.effects import (
     Assemble,
+    EffectRequest,
     Launch,
     Notify,
     Release,
-    Request,
     Reserve,
     Stop,
 )
@@ -95,12 +95,12 @@ class SimBackend(SimControls):
             self._beats = Beats(self.timings.beat_s or fleet.settings.beat_s, self._seed)
             self._next_read = self.clock.monotonic()
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: EffectRequest) -> None:
         """Take a request; what comes of it is told at a later `poll`."""
         if self._fleet is None:
             return
         with self._world():
-            life = self._engine.lives.get(request.life)
+            life = self._engine.lives.get(request.slice_id)
             match request:
                 case Reserve():
                     self._engine.reserve(request)
@@ -115,10 +115,10 @@ class SimBackend(SimControls):
                 case Release():
                     self._engine.release(request)
 
-    def forget(self, life: str) -> None:
+    def forget(self, slice_id: str) -> None:
         """Drop what is kept about a life that has been released."""
         with self._world():
-            self._engine.forget(life)
+            self._engine.forget(slice_id)
 
     def poll(self) -> None:
         """Let the world go on to the clock's present time, and tell what happened."""
@@ -140,19 +140,19 @@ class SimBackend(SimControls):
                 sink.post(event)
             self._beats.deliver(now, sink)
 
-    def explain(self, life: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
         """Say why this slice is not ready."""
         with self._world():
-            known = self._engine.lives.get(life)
+            known = self._engine.lives.get(slice_id)
             shape = known.shape if known is not None else self._cluster.shape
             if known is None and self._fleet is not None:
                 shape = self._fleet.shape
             return explain(self._cluster, known, shape, place, avoid)
 
-    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
         """Have the same told at the next `poll`."""
         with self._world():
-            self._told.append(Explained(life, self.explain(life, place, avoid)))
+            self._told.append(Explained(slice_id, self.explain(slice_id, place, avoid)))
 
     def pack(
         self,

@@ -39,9 +39,9 @@ class Engine:
 
     def reserve(self, request: Reserve) -> None:
         """Claim a place, or say once more which one is claimed."""
-        life = self.lives.get(request.life)
+        life = self.lives.get(request.slice_id)
         if life is None:
-            life = self.lives[request.life] = SimLife(request.life, request.shape)
+            life = self.lives[request.slice_id] = SimLife(request.slice_id, request.shape)
             placed = partial(self._reserved, life)
             tpu = request.shape.kind == "tpu"
             group = SimGroup(f"{life.id}/{'head' if tpu else 'hosts'}", request.shape, placed)
@@ -57,7 +57,7 @@ class Engine:
 
     def assemble(self, request: Assemble) -> None:
         """Start the agents, once the host group is placed; or say once more what has become of them."""
-        life = self.lives.get(request.life)
+        life = self.lives.get(request.slice_id)
         if life is None or life.draining or life.reserved is None:
             return
         if life.hosts is None:
@@ -74,9 +74,9 @@ class Engine:
 
     def release(self, request: Release) -> None:
         """End a life: its work within the grace, then its agents and its groups."""
-        life = self.lives.get(request.life)
+        life = self.lives.get(request.slice_id)
         if life is None or life.released:
-            self._told.append(Released(request.life))
+            self._told.append(Released(request.slice_id))
             return
         life.draining = True
         wait = 0.0 if request.lost else self.processes.wind_down(life, request.grace_s)

@@ -38,7 +38,7 @@ class Processes:
         """Start the attempt's process on every host, or say once more what has become of it."""
         if life is None or life.draining or not life.agents:
             why = "the slice is being released" if life and life.draining else "the slice has no hosts"
-            self._told.append(EffectFailed(request.life, Launch.effect, why))
+            self._told.append(EffectFailed(request.slice_id, Launch.effect, why))
             return
         for rank, agent in enumerate(life.agents):
             process = life.processes.get((request.attempt.key, rank))

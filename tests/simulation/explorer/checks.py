@@ -51,19 +51,19 @@ def states(state: State) -> dict[str, str]:
 
 def wrong(state: State, before: Mapping[str, str], changes: Sequence[Change]) -> str:
     """Return what is wrong after a tick that made these changes, or nothing."""
-    fleet = state.core.fleet
-    picture = fleet.picture
+    ledger = state.core.ledger
+    fleet = ledger.fleet
     if changes:
         for misfit in replay(changes, before):
             return misfit
         for change in changes:
-            if fleet.blind and change.trigger in _TAKES_AWAY and change.reason not in _SAID:
+            if ledger.blind and change.trigger in _TAKES_AWAY and change.reason not in _SAID:
                 return f"taken away while nothing was seen: {change}"
             if change.trigger == "create" and change.kind == "slice":
-                live = sum(life.record.live for life in picture.lives.values())
-                if live > picture.desired.target:
-                    return f"{live} live slices, and {picture.desired.target} are wanted"
-        for contradiction in check_records(life.record for life in picture.lives.values()):
+                live = sum(life.record.live for life in fleet.lives.values())
+                if live > fleet.desired.target:
+                    return f"{live} live slices, and {fleet.desired.target} are wanted"
+        for contradiction in check_records(life.record for life in fleet.lives.values()):
             return contradiction
     return _of_world(state) or _of_runs(state) or _left_behind(state)
 
@@ -85,17 +85,17 @@ def _of_runs(state: State) -> str:
     for run in state.runs:
         if found := _of_run(run, state) or _of_last_attempt(run, state):
             return found
-    fleet = state.core.fleet
+    ledger = state.core.ledger
     active = {run.active.spec.key: run.active for run in state.runs if run.active is not None}
-    if active.keys() != fleet.attempts.keys() or any(fleet.attempts[key] is not active[key] for key in active):
-        return f"attempts under way are {sorted(active)}, but {sorted(fleet.attempts)} are kept"
+    if active.keys() != ledger.attempts.keys() or any(ledger.attempts[key] is not active[key] for key in active):
+        return f"attempts under way are {sorted(active)}, but {sorted(ledger.attempts)} are kept"
     members = Counter(member for attempt in active.values() for member in attempt.spec.members)
     shared = [member for member, count in members.items() if count > 1]
     if shared:
         return f"{shared} work for two attempts"
-    for life in fleet.picture.lives.values():
+    for life in ledger.fleet.lives.values():
         if life.record.state is SliceState.RUNNING:
-            attempt = life.record.run_id or ""
+            attempt = life.record.attempt or ""
             if attempt not in active and life.over != attempt:
                 return f"{life.record.id} runs {attempt}, which is not under way"
     return ""
@@ -103,7 +103,7 @@ def _of_runs(state: State) -> str:
 
 def _of_run(run: RunRecord, state: State) -> str:
     ends = [str(attempt.ended) for attempt in run.attempts]
-    there = run in state.core.fleet.picture.runs
+    there = run in state.core.ledger.fleet.runs
     if (run.preemptions, run.failures) != (ends.count("preempted"), ends.count("failed")):
         return f"{run.id} ended {ends}, and is charged {run.preemptions} preemptions and {run.failures} failures"
     if ends.count("None") > 1:
@@ -130,12 +130,12 @@ def _of_last_attempt(run: RunRecord, state: State) -> str:
 
 def _left_behind(state: State) -> str:
     """Nothing is kept of lives that are gone."""
-    fleet = state.core.fleet
-    there = fleet.picture.lives.keys()
+    ledger = state.core.ledger
+    there = ledger.fleet.lives.keys()
     kept = {
-        "an effect": {request.life for request in core.in_flight(state.core)},
-        "a node": {life for users in fleet.users.values() for life, _ in users},
-        "a place": {*fleet.place_map.holders.values(), *fleet.place_map.owners.values()},
+        "an effect": {request.slice_id for request in core.in_flight(state.core)},
+        "a node": {life for users in ledger.users.values() for life, _ in users},
+        "a place": {*ledger.place_map.holders.values(), *ledger.place_map.owners.values()},
     }
     for what, owners in kept.items():
         if owners - there:
@@ -145,27 +145,27 @@ def _left_behind(state: State) -> str:
 
 def settled(state: State, places: int) -> str:
     """Return what is still missing in a fleet that is healed and has so many places; nothing once it has converged."""
-    fleet = state.core.fleet
-    picture = fleet.picture
+    ledger = state.core.ledger
+    fleet = ledger.fleet
     if core.closing(state.core):
-        if picture.lives or picture.runs or state.world.lives:
-            return f"not closed: {list(picture.lives)} {picture.runs} {list(state.world.lives)}"
+        if fleet.lives or fleet.runs or state.world.lives:
+            return f"not closed: {list(fleet.lives)} {fleet.runs} {list(state.world.lives)}"
         return ""
-    found = [life.record.state for life in picture.lives.values()]
+    found = [life.record.state for life in fleet.lives.values()]
     ready = found.count(SliceState.READY)
-    sizes = [size for size in picture.desired.sizes if size <= places]
-    least = min(places, picture.desired.target) if len(picture.desired.sizes) == 1 else max(sizes, default=0)
-    if places >= picture.desired.target:
-        least = picture.desired.target
+    sizes = [size for size in fleet.desired.sizes if size <= places]
+    least = min(places, fleet.desired.target) if len(fleet.desired.sizes) == 1 else max(sizes, default=0)
+    if places >= fleet.desired.target:
+        least = fleet.desired.target
     if ready < least or set(found) - {SliceState.READY, SliceState.PENDING}:
         return f"{least} slices should be ready: {[*map(str, found)]}"
-    if places >= picture.desired.target and len(found) != ready:
+    if places >= fleet.desired.target and len(found) != ready:
         return f"slices wait though there is room: {[*map(str, found)]}"
-    waiting = [run for run in picture.runs if min(run.options.sizes or picture.desired.sizes) <= places]
+    waiting = [run for run in fleet.runs if min(run.options.sizes or fleet.desired.sizes) <= places]
     if waiting:
         return f"runs have not ended: {waiting}"
-    pending = [life.record.id for life in picture.lives.values() if life.record.state is SliceState.PENDING]
-    strays = [request for request in core.in_flight(state.core) if request.life not in pending]
+    pending = [life.record.id for life in fleet.lives.values() if life.record.state is SliceState.PENDING]
+    strays = [request for request in core.in_flight(state.core) if request.slice_id not in pending]
     if strays:
         return f"still asked for: {strays}"
     steps = state.core.preview()

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple, assert_never
 
-from sliceform.controller.model.effects import Assemble, Launch, Notify, Release, Request, Reserve, Stop
+from sliceform.controller.model.effects import Assemble, EffectRequest, Launch, Notify, Release, Reserve, Stop
 from sliceform.controller.model.events import (
     AgentFailed,
     AgentUp,
@@ -143,37 +143,37 @@ class World:
     def poll(self) -> None:
         """Say nothing by itself: mail is delivered by the search."""
 
-    def inquire(self, life: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
         """Never answer: what keeps a slice pending is words."""
 
-    def forget(self, life: str) -> None:
+    def forget(self, slice_id: str) -> None:
         """Let go of a life; where it still runs something, that goes on until it ends."""
-        holding = self.lives[life]
-        assert holding.released, f"{life} is forgotten, but was not seen released"
-        assert not holding.forgotten, f"{life} is forgotten twice"
+        holding = self.lives[slice_id]
+        assert holding.released, f"{slice_id} is forgotten, but was not seen released"
+        assert not holding.forgotten, f"{slice_id} is forgotten twice"
         holding.forgotten = True
-        self._tidy(life)
+        self._tidy(slice_id)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: EffectRequest) -> None:
         """Do what is asked at once; what is to be said of it is mail."""
-        holding = self.lives.get(request.life)
+        holding = self.lives.get(request.slice_id)
         if holding is None:
             assert isinstance(request, Reserve), f"{request} asks something of a life that is over"
             hosts = self.shape.hosts
-            holding = self.lives[request.life] = Holding(hosts, up=[False] * hosts, cut_s=[None] * hosts)
+            holding = self.lives[request.slice_id] = Holding(hosts, up=[False] * hosts, cut_s=[None] * hosts)
             holding.noticed = [False] * hosts
         assert not holding.forgotten, f"{request} asks something of a life that was forgotten"
         if isinstance(request, Reserve):
             self._reserve(holding, request)
         elif isinstance(request, Assemble):
-            self._assemble(request.life, holding)
+            self._assemble(request.slice_id, holding)
         elif isinstance(request, Launch):
-            self._launch(request.life, holding, request.attempt.key)
+            self._launch(request.slice_id, holding, request.attempt.key)
         elif isinstance(request, Stop):
-            self._stop(request.life, holding, request.attempt_key)
+            self._stop(request.slice_id, holding, request.attempt_key)
         elif isinstance(request, Notify):
             if any(self._reachable(holding, rank) for rank in range(holding.hosts)):
-                event = Notified(request.life, request.attempt_key or "", request.deadline_epoch_s)
+                event = Notified(request.slice_id, request.attempt_key or "", request.deadline_epoch_s)
                 self._say(holding, event, Effect.NOTIFY)
         elif isinstance(request, Release):
             self._release(holding, request)
@@ -185,7 +185,7 @@ class World:
             return
         holding.asked = request
         if holding.place is not None:
-            self._say_reserved(request.life, holding)
+            self._say_reserved(request.slice_id, holding)
         self._give_places()
 
     def _give_places(self) -> None:
@@ -206,11 +206,11 @@ class World:
         head = place.machines[0]
         return head.alive and place.name not in asked.avoid and head.node not in asked.avoid_nodes
 
-    def _say_reserved(self, life: str, holding: Holding) -> None:
+    def _say_reserved(self, slice_id: str, holding: Holding) -> None:
         assert holding.place is not None
-        self._say(holding, Reserved(life, self.places[holding.place].name, (holding.nodes[0],)), Effect.RESERVE)
+        self._say(holding, Reserved(slice_id, self.places[holding.place].name, (holding.nodes[0],)), Effect.RESERVE)
 
-    def _assemble(self, life: str, holding: Holding) -> None:
+    def _assemble(self, slice_id: str, holding: Holding) -> None:
         if holding.place is None or holding.released:
             return
         if not holding.assembled:
@@ -218,31 +218,31 @@ class World:
                 return
             holding.assembled = True
             holding.up = [True] * holding.hosts
-        self._say(holding, Assembled(life, holding.nodes), Effect.ASSEMBLE)
+        self._say(holding, Assembled(slice_id, holding.nodes), Effect.ASSEMBLE)
         for rank, node in enumerate(holding.nodes):
             if holding.up[rank]:
-                event = AgentUp(life, rank, node, "", self.shape.devices_per_host.count)
+                event = AgentUp(slice_id, rank, node, "", self.shape.devices_per_host.count)
                 self._say(holding, event, Effect.ASSEMBLE, rank)
 
-    def _launch(self, life: str, holding: Holding, attempt: str) -> None:
+    def _launch(self, slice_id: str, holding: Holding, attempt: str) -> None:
         processes = holding.processes.setdefault(attempt, [None] * holding.hosts)
         for rank in range(holding.hosts):
             if not self._reachable(holding, rank):
                 continue
             others = [other for other, at in holding.running() if at == rank and other != attempt]
-            assert not others, f"{attempt} is launched on {life}/{rank} where {others} still runs"
+            assert not others, f"{attempt} is launched on {slice_id}/{rank} where {others} still runs"
             if processes[rank] is None:
                 processes[rank] = Process(OutcomeKind.STOPPED if attempt in holding.stopped else None)
-            self._say_process(life, holding, attempt, rank, Effect.LAUNCH)
+            self._say_process(slice_id, holding, attempt, rank, Effect.LAUNCH)
 
-    def _stop(self, life: str, holding: Holding, attempt: str) -> None:
+    def _stop(self, slice_id: str, holding: Holding, attempt: str) -> None:
         holding.stopped.add(attempt)
         for rank in range(holding.hosts):
             if self._reachable(holding, rank):
-                self._end(life, holding, attempt, rank, OutcomeKind.STOPPED, Effect.STOP)
+                self._end(slice_id, holding, attempt, rank, OutcomeKind.STOPPED, Effect.STOP)
 
     def _release(self, holding: Holding, request: Release) -> None:
-        life = request.life
+        life = request.slice_id
         holding.attempt_released = request.attempt_key
         if holding.released:
             self._say(holding, Released(life), Effect.RELEASE)
@@ -251,7 +251,7 @@ class World:
         holding.release_by = by if holding.release_by is None else min(by, holding.release_by)
         self._release_when_due(life, holding)
 
-    def _release_when_due(self, life: str, holding: Holding) -> None:
+    def _release_when_due(self, slice_id: str, holding: Holding) -> None:
         """Give a place back once nothing runs there, or may not any longer."""
         by = holding.release_by
         if by is None or holding.released or (by > self.epoch and any(holding.running())):
@@ -259,35 +259,35 @@ class World:
         attempt = holding.attempt_released
         for rank in range(holding.hosts):
             if attempt is not None and self._reachable(holding, rank):
-                self._end(life, holding, attempt, rank, OutcomeKind.STOPPED, Effect.RELEASE)
+                self._end(slice_id, holding, attempt, rank, OutcomeKind.STOPPED, Effect.RELEASE)
         for left, rank in list(holding.running()):
             # Its agent is dead: the group takes the work along, and nobody can say that all of it is gone.
             if holding.cut_s[rank] is None:
-                self._end(life, holding, left, rank, OutcomeKind.LOST, None)
+                self._end(slice_id, holding, left, rank, OutcomeKind.LOST, None)
         holding.up = [False] * holding.hosts
         holding.released, holding.place = True, None
-        self._say(holding, Released(life), Effect.RELEASE)
+        self._say(holding, Released(slice_id), Effect.RELEASE)
         self._give_places()
 
     def _end(  # noqa: PLR0917 - all of them say which process
-        self, life: str, holding: Holding, attempt: str, rank: int, kind: OutcomeKind, why: Effect | None
+        self, slice_id: str, holding: Holding, attempt: str, rank: int, kind: OutcomeKind, why: Effect | None
     ) -> None:
         """End the process of an attempt on a host, or see to it that none begins, and say so."""
         processes = holding.processes.setdefault(attempt, [None] * holding.hosts)
         process = processes[rank]
         if process is None or process.outcome is None:
             processes[rank] = Process(kind)
-        self._say_process(life, holding, attempt, rank, why)
+        self._say_process(slice_id, holding, attempt, rank, why)
 
-    def _say_process(self, life: str, holding: Holding, attempt: str, rank: int, why: Effect | None) -> None:
+    def _say_process(self, slice_id: str, holding: Holding, attempt: str, rank: int, why: Effect | None) -> None:
         process = holding.processes[attempt][rank]
         assert process is not None
         if process.outcome is None:
-            self._say(holding, ProcessStarted(life, rank, attempt), why, rank)
+            self._say(holding, ProcessStarted(slice_id, rank, attempt), why, rank)
             return
-        self._say(holding, ProcessEnded(life, rank, attempt, Outcome(process.outcome)), None, rank)
+        self._say(holding, ProcessEnded(slice_id, rank, attempt, Outcome(process.outcome)), None, rank)
         if process.outcome is not OutcomeKind.LOST:
-            self._say(holding, ProcessGone(life, rank, attempt), why, rank)
+            self._say(holding, ProcessGone(slice_id, rank, attempt), why, rank)
 
     # Mail.
 
@@ -301,13 +301,13 @@ class World:
         return [index for index, mail in enumerate(self.mail) if not self._withheld(mail)]
 
     def _withheld(self, mail: Mail) -> bool:
-        holding = self.lives.get(mail.event.life)
+        holding = self.lives.get(mail.event.slice_id)
         return mail.host is not None and holding is not None and holding.cut_s[mail.host] is not None
 
     def take(self, index: int) -> SliceEvent:
         """Deliver one of the mail."""
         mail = self.mail.pop(index)
-        holding = self.lives.get(mail.event.life)
+        holding = self.lives.get(mail.event.slice_id)
         if holding is not None:
             holding.heard.add(_said(mail.event))
         return mail.event
@@ -341,26 +341,26 @@ class World:
             self._release_when_due(life, holding)
             self._tidy(life)
 
-    def end(self, life: str, attempt: str, rank: int, kind: OutcomeKind) -> None:
+    def end(self, slice_id: str, attempt: str, rank: int, kind: OutcomeKind) -> None:
         """End a process that runs."""
-        holding = self.lives[life]
-        self._end(life, holding, attempt, rank, kind, None)
-        self._release_when_due(life, holding)
-        self._tidy(life)
+        holding = self.lives[slice_id]
+        self._end(slice_id, holding, attempt, rank, kind, None)
+        self._release_when_due(slice_id, holding)
+        self._tidy(slice_id)
 
-    def reconnect(self, life: str, rank: int) -> None:
+    def reconnect(self, slice_id: str, rank: int) -> None:
         """Let a host be heard again, with all that it had to say."""
-        holding = self.lives[life]
+        holding = self.lives[slice_id]
         holding.cut_s[rank] = None
         if holding.released:
             for attempt in [attempt for attempt, at in holding.running() if at == rank]:
-                self._end(life, holding, attempt, rank, OutcomeKind.STOPPED, None)
-        self._tidy(life)
+                self._end(slice_id, holding, attempt, rank, OutcomeKind.STOPPED, None)
+        self._tidy(slice_id)
 
-    def withdraw(self, life: str, rank: int) -> None:
+    def withdraw(self, slice_id: str, rank: int) -> None:
         """Take a notice back."""
-        self.lives[life].noticed[rank] = False
-        self.mail.append(Mail(NoticeWithdrawn(life, rank, SOURCE), None, rank))
+        self.lives[slice_id].noticed[rank] = False
+        self.mail.append(Mail(NoticeWithdrawn(slice_id, rank, SOURCE), None, rank))
 
     def list(self, place: int, rank: int) -> None:
         """Let the node table show that a machine is dead."""
@@ -397,51 +397,51 @@ class World:
             holding.up[at] = False
             self._tidy(life)
 
-    def agent_dies(self, life: str, rank: int) -> None:
+    def agent_dies(self, slice_id: str, rank: int) -> None:
         """Let an agent die on a machine that lives; the work goes on until it is ended."""
-        self.lives[life].up[rank] = False
-        self.mail.append(Mail(HostLost(life, rank, Reason.AGENT_DIED, "died"), None, None))
+        self.lives[slice_id].up[rank] = False
+        self.mail.append(Mail(HostLost(slice_id, rank, Reason.AGENT_DIED, "died"), None, None))
 
-    def lose_group(self, life: str) -> None:
+    def lose_group(self, slice_id: str) -> None:
         """Let somebody remove a slice's groups."""
-        holding = self.lives[life]
+        holding = self.lives[slice_id]
         for attempt, rank in list(holding.running()):
             holding.processes[attempt][rank] = Process(OutcomeKind.LOST)
-            self._say_process(life, holding, attempt, rank, None)
+            self._say_process(slice_id, holding, attempt, rank, None)
         holding.up = [False] * holding.hosts
-        self.mail.append(Mail(HostLost(life, None, Reason.GROUP_LOST, "removed"), None, None))
+        self.mail.append(Mail(HostLost(slice_id, None, Reason.GROUP_LOST, "removed"), None, None))
 
-    def cut_off(self, life: str, rank: int) -> None:
+    def cut_off(self, slice_id: str, rank: int) -> None:
         """Cut a host off from the driver."""
-        self.lives[life].cut_s[rank] = 0
+        self.lives[slice_id].cut_s[rank] = 0
 
-    def notice(self, life: str, rank: int, deadline_epoch_s: float | None) -> None:
+    def notice(self, slice_id: str, rank: int, deadline_epoch_s: float | None) -> None:
         """Announce that a host will be taken away."""
-        self.lives[life].noticed[rank] = True
-        self.mail.append(Mail(HostNoticed(life, rank, SOURCE, deadline_epoch_s), None, rank))
+        self.lives[slice_id].noticed[rank] = True
+        self.mail.append(Mail(HostNoticed(slice_id, rank, SOURCE, deadline_epoch_s), None, rank))
 
     def refuse(self, index: int) -> SliceEvent:
         """Refuse a reservation instead of granting it."""
         mail = self.mail.pop(index)
-        holding = self.lives.get(mail.event.life, Holding(0))
+        holding = self.lives.get(mail.event.slice_id, Holding(0))
         holding.refused, holding.place, holding.nodes = True, None, ()
         self._give_places()
-        return Refused(mail.event.life, "refused")
+        return Refused(mail.event.slice_id, "refused")
 
     def fail_agent(self, index: int) -> SliceEvent:
         """Let an agent fail to start instead of answering."""
         mail = self.mail.pop(index)
         assert isinstance(mail.event, AgentUp)
-        holding = self.lives.get(mail.event.life)
+        holding = self.lives.get(mail.event.slice_id)
         if holding is not None:
             holding.up[mail.event.rank] = False
-        return AgentFailed(mail.event.life, mail.event.rank, "failed")
+        return AgentFailed(mail.event.slice_id, mail.event.rank, "failed")
 
     def undo(self, index: int) -> Mail:
         """Take back an answer: nothing was started, or it is not known."""
         mail = self.mail.pop(index)
-        if isinstance(mail.event, ProcessStarted) and mail.event.life in self.lives:
-            self.lives[mail.event.life].processes[mail.event.attempt][mail.event.rank] = None
+        if isinstance(mail.event, ProcessStarted) and mail.event.slice_id in self.lives:
+            self.lives[mail.event.slice_id].processes[mail.event.attempt][mail.event.rank] = None
         return mail
 
     # What there is.
@@ -456,11 +456,11 @@ class World:
     def _used(self, node: str) -> bool:
         return any(node in holding.nodes for holding in self.lives.values())
 
-    def _tidy(self, life: str) -> None:
+    def _tidy(self, slice_id: str) -> None:
         """Let go of a life that was forgotten and on which nothing runs."""
-        holding = self.lives.get(life)
+        holding = self.lives.get(slice_id)
         if holding is not None and holding.forgotten and not any(holding.running()):
-            del self.lives[life]
+            del self.lives[slice_id]
 
 
 def _said(event: SliceEvent) -> tuple[str, SliceEvent]:

@@ -17,7 +17,7 @@ from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile import act
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.run import RunOptions, RunRecord
-from sliceform.controller.reconcile.ledger import Fleet
+from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.controller.reconcile.loop import Reconciler
 from sliceform.states import History
 
@@ -97,11 +97,11 @@ def make(shape: TpuSlice, sizes: tuple[int, ...], spares: int, world: World, clo
     """Return a core that has done nothing yet."""
     settings = Settings(**SETTINGS)
     history = History(settings.history_limit)
-    fleet = Fleet.begin(shape, Desired(sizes, spares), settings, history, 0)
-    reconciler = Reconciler(fleet, world, clock, label="explored", seed=0, run_of=_run_of)
+    ledger = Ledger.begin(shape, Desired(sizes, spares), settings, history, 0)
+    reconciler = Reconciler(ledger, world, clock, label="explored", seed=0, run_of=_run_of)
     reconciler.board = Silent()  # type: ignore[assignment]
-    fleet.outbox._rng = reconciler.conductor._rng = Steady()
-    fleet.picture.backoff = dataclasses.replace(fleet.picture.backoff, rng=Steady())
+    ledger.outbox._rng = reconciler.conductor._rng = Steady()
+    ledger.fleet.backoff = dataclasses.replace(ledger.fleet.backoff, rng=Steady())
     return reconciler
 
 
@@ -115,13 +115,13 @@ def order(core: Reconciler, what: str, runs: list[RunRecord], budget: tuple[int,
     given: Order
     if name == "submit":
         sizes = tuple(map(int, detail.split(","))) if detail else None
-        given = Submit(f"run-{len(runs) + 1}", "work", "", None, RunOptions(sizes, *budget), core.fleet.picture.epoch)
+        given = Submit(f"run-{len(runs) + 1}", "work", "", None, RunOptions(sizes, *budget), core.ledger.fleet.epoch)
     elif name == "cancel":
         given = Cancel(runs[-1].id, float(detail))
     elif name == "drain":
         given = Drain(next(name for name, life in lives(core).items() if life.record.live), float(detail))
     elif name == "scale":
-        given = Scale(tuple(map(int, detail.split(","))), core.fleet.picture.desired.spares)
+        given = Scale(tuple(map(int, detail.split(","))), core.ledger.fleet.desired.spares)
     elif name == "close":
         given = Close(float(detail))
     else:
@@ -140,17 +140,17 @@ def takes(core: Reconciler, what: str, runs: list[RunRecord]) -> bool:
 
 
 def lives(core: Reconciler) -> dict[str, Life]:
-    return core.fleet.picture.lives
+    return core.ledger.fleet.lives
 
 
 def closing(core: Reconciler) -> bool:
-    return core.fleet.picture.closing_by is not None
+    return core.ledger.fleet.closing_by is not None
 
 
 def blind(core: Reconciler) -> bool:
-    return bool(core.fleet.blind)
+    return bool(core.ledger.blind)
 
 
 def in_flight(core: Reconciler) -> list[Any]:
     """Return the requests whose result has not been seen."""
-    return [item.request for item in core.fleet.outbox._items.values()]
+    return [item.request for item in core.ledger.outbox._items.values()]

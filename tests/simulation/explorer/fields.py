@@ -47,11 +47,9 @@ def _attempts(run: Any) -> list[Any]:
 
 def _blame_that_counts(state: Any) -> list[Any]:
     """What befell the slices that are there, or of attempts that go on."""
-    fleet = state.core.fleet
-    members = [member for attempt in fleet.attempts.values() for member in attempt.spec.members]
-    return [
-        (life, state.blame[life]) for life in dict.fromkeys([*fleet.picture.lives, *members]) if life in state.blame
-    ]
+    ledger = state.core.ledger
+    members = [member for attempt in ledger.attempts.values() for member in attempt.spec.members]
+    return [(life, state.blame[life]) for life in dict.fromkeys([*ledger.fleet.lives, *members]) if life in state.blame]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +59,16 @@ class Ago:
     since: float
 
 
-def _idle_since(picture: Any) -> list[Any]:
+def _idle_since(fleet: Any) -> list[Any]:
     """Since when slices are idle, and when one was lost last: with several sizes some may be surplus."""
-    ready = [life.record.since for life in picture.lives.values() if life.record.state == "ready"]
-    return [Ago(since) for since in (picture.lost_at, *ready)]
+    ready = [life.record.since for life in fleet.lives.values() if life.record.state == "ready"]
+    return [Ago(since) for since in (fleet.lost_at, *ready)]
 
 
 READ: dict[str, Reading | Callable[[Any], Any]] = {
     "Ago.since": AGO,
     "Reservations._known": lambda kept: (
-        kept._known == (kept._fleet.place_map.version, kept._fleet.picture.places.version)
+        kept._known == (kept._ledger.place_map.version, kept._ledger.fleet.places.version)
     ),
     "SliceRecord.since": lambda record: None if record.state in _WORKING else Ago(record.since),
     "SliceRecord.deadline": EPOCH_DUE,
@@ -99,13 +97,13 @@ READ: dict[str, Reading | Callable[[Any], Any]] = {
     "RunRecord.not_before": DUE,
     "RunRecord.hasty": FEW,
     "RunRecord.cancel_by": DUE,
-    "Picture.closing_by": DUE,
+    "Fleet.closing_by": DUE,
     "Avoided.until": DUE,
     "Avoided.since": AGO,
     "Avoided.trial_s": SPAN,
     "_Strikes.times": AGO,
-    "Picture.added_at": AGO,
-    "Picture.lost_at": lambda picture: _idle_since(picture) if len(picture.desired.sizes) > 1 else None,
+    "Fleet.added_at": AGO,
+    "Fleet.lost_at": lambda fleet: _idle_since(fleet) if len(fleet.desired.sizes) > 1 else None,
     "Pause.until": DUE,
     "Pause.count": FEW,
     "Vacancy.failures": lambda vacancy: vacancy.failures > 0,
@@ -154,32 +152,32 @@ LEFT_OUT: dict[str, str] = {
     "HostRecord.id": _NAME,
     "HostRecord.slice_id": _NAME,
     "HostRecord.rank": _NAME,
-    "SliceView.life": _NAME,
+    "SliceView.slice_id": _NAME,
     "World.fence_s": _FIXED,
     "World.made": _NAME,
     "World.epoch": _ORIGIN,
     "Reconciler.backend": "the world of the state",
-    "Conductor._fleet": "the fleet of the reconciler",
+    "Conductor._ledger": "the ledger of the reconciler",
     "Conductor._rng": _FIXED,
-    "Picture.settings": _FIXED,
-    "Places.settings": _FIXED,
-    "Fleet.shape": _FIXED,
     "Fleet.settings": _FIXED,
-    "Fleet.history": "tells, and decides nothing",
-    "Fleet.slices": _FIXED,
-    "Fleet.hosts": _FIXED,
-    "Fleet.published": "wakes threads; there are none",
-    "Fleet.attempts": "those of the runs that are under way, as is checked",
+    "Places.settings": _FIXED,
+    "Ledger.shape": _FIXED,
+    "Ledger.settings": _FIXED,
+    "Ledger.history": "tells, and decides nothing",
+    "Ledger.slices": _FIXED,
+    "Ledger.hosts": _FIXED,
+    "Ledger.published": "wakes threads; there are none",
+    "Ledger.attempts": "those of the runs that are under way, as is checked",
     "PlaceMap._shape": _FIXED,
     "Reconciler.board": "shows, and decides nothing",
     "Reconciler._ticks": "measures",
     "Reconciler._inquiry": "asks for words; this cluster never answers",
     "Observer._observed_at": "matters where the node table is not read for long; here it is, or fails, each second",
     "Observer._monotonic": _ORIGIN,
-    "Observer._fleet": "the fleet of the reconciler",
+    "Observer._ledger": "the ledger of the reconciler",
     "Observer._conductor": "the conductor of the reconciler",
     "Observer._inquiry": "asks for words; this cluster never answers",
-    "Reservations._fleet": "the fleet of the reconciler",
+    "Reservations._ledger": "the ledger of the reconciler",
     "Reconciler._run_of": _FIXED,
     "Reconciler._record": _FIXED,
     "Reconciler.begun_at": _ORIGIN,
@@ -187,11 +185,11 @@ LEFT_OUT: dict[str, str] = {
     "LoopTime._last": _ORIGIN,
     "LoopTime.now": _ORIGIN,
     "LoopTime._max_gap_s": _FIXED,
-    "Picture.now": _ORIGIN,
-    "Picture.epoch": _ORIGIN,
-    "Picture.next_number": _NAME,
-    "Fleet.tick": _ORIGIN,
-    "Fleet.room": _CACHE,
+    "Fleet.now": _ORIGIN,
+    "Fleet.epoch": _ORIGIN,
+    "Fleet.next_number": _NAME,
+    "Ledger.tick": _ORIGIN,
+    "Ledger.room": _CACHE,
     "Inbox._wake": "wakes a thread; there is none",
     "SliceRecord.at": "told, and decides nothing",
     "HostRecord.at": "told, and decides nothing",
@@ -245,7 +243,7 @@ LEFT_OUT: dict[str, str] = {
 }
 
 #: Fields whose order says nothing.
-UNORDERED = frozenset({"Fleet.nodes", "Fleet.users", "PlaceMap.holders", "PlaceMap.owners"})
+UNORDERED = frozenset({"Ledger.nodes", "Ledger.users", "PlaceMap.holders", "PlaceMap.owners"})
 
 #: Caches that refer to what is copied: a copy has none.
 REMADE: dict[str, Any] = {"PlaceMap._outlook": None}

@@ -94,8 +94,8 @@ class State:
 
     def key(self) -> int:
         """Return what is the same for all states that differ in names, absolute time and budget alone."""
-        picture = self.core.fleet.picture
-        return hash(Key(picture.now, self.clock.epoch(), core.LONG_AGO_S).of(self))
+        fleet = self.core.ledger.fleet
+        return hash(Key(fleet.now, self.clock.epoch(), core.LONG_AGO_S).of(self))
 
     # What can happen.
 
@@ -155,19 +155,19 @@ class State:
         if not world.blind:
             yield ("blind",)
 
-    def _faults_of_slice(self, life: str, holding: Holding) -> Iterator[Action]:
+    def _faults_of_slice(self, slice_id: str, holding: Holding) -> Iterator[Action]:
         for attempt, rank in holding.running():
-            yield ("raise", life, attempt, rank)
-            yield ("crash", life, attempt, rank)
+            yield ("raise", slice_id, attempt, rank)
+            yield ("crash", slice_id, attempt, rank)
         for rank in range(holding.hosts):
             if holding.up[rank] and holding.cut_s[rank] is None:
-                yield ("agent dies", life, rank)
-                yield ("cut", life, rank)
+                yield ("agent dies", slice_id, rank)
+                yield ("cut", slice_id, rank)
                 if not holding.noticed[rank]:
-                    yield ("notice", life, rank, None)
-                    yield ("notice", life, rank, 1.0)
+                    yield ("notice", slice_id, rank, None)
+                    yield ("notice", slice_id, rank, 1.0)
         if any(holding.up):
-            yield ("group", life)
+            yield ("group", slice_id)
 
     def _faults_of_mail(self, index: int) -> Iterator[Action]:
         mail = self.world.mail[index]
@@ -190,7 +190,7 @@ class State:
             self._accuse(name, what)
         if pay:
             self._pay(name, what)
-        history = self.core.fleet.history
+        history = self.core.ledger.history
         before = history.last_seq
         if name == "time":
             self._second()
@@ -199,7 +199,7 @@ class State:
         else:
             self._happens(name, what)
         self.core.tick()
-        self.runs += [run for run in self.core.fleet.picture.runs if run not in self.runs]
+        self.runs += [run for run in self.core.ledger.fleet.runs if run not in self.runs]
         return tuple(history.since(before))
 
     def _pay(self, name: str, what: list[Any]) -> None:
@@ -280,7 +280,7 @@ class State:
             case "effect fails":
                 mail = world.undo(*what)
                 assert mail.answers is not None
-                post(EffectFailed(mail.event.life, mail.answers, "failed"))
+                post(EffectFailed(mail.event.slice_id, mail.answers, "failed"))
             case "repeat":
                 again = world.mail[what[0]]._replace(answers=None)
                 post(world.take(*what))

@@ -166,33 +166,33 @@ class Search:
     def _lose_a_place(self, state: State, path: Path | None) -> None:
         """See that a healed fleet converges when one of its places is gone for good, whichever it is."""
         for lost in range(self.configuration.places):
-            fleet = state.twin()
-            fleet.budget = Budget(0, 0)
-            place = fleet.world.places[lost]
+            ledger = state.twin()
+            ledger.budget = Budget(0, 0)
+            place = ledger.world.places[lost]
             place.lasts = False
             done: list[Action] = []
             for rank, machine in enumerate(place.machines):
                 if machine.alive:
-                    self._heal(fleet, ("die", lost, rank), path, done)
-            self._rest(fleet, path, done)
+                    self._heal(ledger, ("die", lost, rank), path, done)
+            self._rest(ledger, path, done)
 
-    def _rest(self, fleet: State, path: Path | None, done: list[Action]) -> None:
+    def _rest(self, ledger: State, path: Path | None, done: list[Action]) -> None:
         places = self.configuration.places - 1
         passed: dict[int, None] = {}
-        while (key := fleet.key()) not in self.converging:
+        while (key := ledger.key()) not in self.converging:
             if key in passed or len(passed) > _STEPS:
-                raise self._stuck(fleet, path, places, done)
+                raise self._stuck(ledger, path, places, done)
             passed[key] = None
-            action = fleet.free()[0]
-            if action == ("time",) and not checks.settled(fleet, places):
+            action = ledger.free()[0]
+            if action == ("time",) and not checks.settled(ledger, places):
                 break
-            self._heal(fleet, action, path, done)
+            self._heal(ledger, action, path, done)
         self.converging.update(passed)
 
-    def _heal(self, fleet: State, action: Action, path: Path | None, done: list[Action]) -> None:
+    def _heal(self, ledger: State, action: Action, path: Path | None, done: list[Action]) -> None:
         self.result.healed += 1
         done.append(action)
-        _step(fleet, action, checks.states(fleet), path, tuple(done), pay=False)
+        _step(ledger, action, checks.states(ledger), path, tuple(done), pay=False)
 
 
 def explore(configuration: Configuration, *, within_s: float) -> Result:
