@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from sliceform.controller.errors import BackendError
 from sliceform.controller.model.backend import Backend, Finding, FleetIdentity, Sink
@@ -27,6 +27,7 @@ from sliceform.controller.model.events import (
     ObservationFailed,
     ProcessEnded,
     Refused,
+    SliceEvent,
 )
 
 
@@ -76,6 +77,10 @@ class Injected(NamedTuple):
 _NEVER_LOST = (ProcessEnded, HostNoticed, NoticeWithdrawn)
 
 
+#: What can be kept back: the names of all events about a slice.
+ANSWERS = frozenset(kind.__name__ for kind in get_args(SliceEvent))
+
+
 class FaultyBackend:
     """Injects faults between a controller and the backend inside.
 
@@ -106,14 +111,32 @@ class FaultyBackend:
         self._count = count()
         self._missed: frozenset[str] = frozenset()
         self._forgotten: set[str] = set()
+        #: What is kept back, by slice: the names of events, and those that came since.
+        self._back: dict[str, tuple[set[str], list[Event]]] = {}
 
     def inject(self, **probabilities: float) -> None:
         """Replace all probabilities; those not given are 0."""
         self.faults = Faults(**probabilities)
 
     def heal(self) -> None:
-        """Inject nothing more; what is late already still comes."""
+        """Inject nothing more, and give what was kept back; what is late already still comes."""
         self.faults = Faults()
+        for slice_id in list(self._back):
+            self.give(slice_id)
+
+    def keep_back(self, slice_id: str, answer: str) -> None:
+        """Keep an answer about a slice back until `give`, whenever it comes: one of `ANSWERS`, such as `Released`."""
+        if answer not in ANSWERS:
+            raise ValueError(f"there is no answer {answer!r}: keep back one of {', '.join(sorted(ANSWERS))}")
+        with self._lock:
+            self._back.setdefault(slice_id, (set(), []))[0].add(answer)
+
+    def give(self, slice_id: str) -> None:
+        """Let everything come that was kept back about a slice, in its order, and keep nothing more back."""
+        with self._lock:
+            _, events = self._back.pop(slice_id, (set(), []))
+        for event in events:
+            self._pass_on(event)
 
     @property
     def pending(self) -> int:
@@ -200,7 +223,7 @@ class FaultyBackend:
             self._nodes_seen(event)
         elif isinstance(event, ObservationFailed):
             self._pass_on(event)
-        elif not isinstance(event, _NEVER_LOST) and self._hit("lose", event):
+        elif self._kept_back(event) or (not isinstance(event, _NEVER_LOST) and self._hit("lose", event)):
             return
         elif self._hit("delay", event):
             self._later(event)
@@ -224,6 +247,16 @@ class FaultyBackend:
         else:
             self._missed = frozenset()
             self._pass_on(NodesSeen(event.nodes, changed))
+
+    def _kept_back(self, event: SliceEvent) -> bool:
+        if not self._back:
+            return False
+        with self._lock:
+            answers, events = self._back.get(event.slice_id, (set(), []))
+            if type(event).__name__ not in answers:
+                return False
+            events.append(event)
+            return True
 
     def _hit(self, fault: str, what: EffectRequest | Event | None) -> bool:
         chance = getattr(self.faults, fault)

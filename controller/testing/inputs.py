@@ -1,18 +1,22 @@
 """What is done to a simulated fleet, as values that are written and read as lines of text.
 
 One vocabulary for all: drawn by strategies, drawn from a seed by a swarm, and written by people in scenarios. A line is
-a verb and its words, for example `kill_host rack-a 0`, `scale 2,4 1`, `tick 5 1.0`.
+a verb, its words and its options, for example `kill_host rack-a 0`, `scale 2,4 1`, `submit all 3 priority=2`.
 """
 
 from __future__ import annotations
 
-import math
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
+from sliceform.controller.api.work import Submitter
 from sliceform.controller.errors import ConfigurationError
+from sliceform.controller.model.run_options import RunOptions
+from sliceform.controller.on_host.context import host_context
+from sliceform.controller.testing import words
 from sliceform.controller.testing.fake_clock import FakeClock
 from sliceform.controller.testing.faulty import Faults, FaultyBackend
 from sliceform.controller.testing.sim.backend import SimBackend
@@ -32,9 +36,11 @@ class Input:
         verb = VERBS.get(self.verb)
         if verb is None:
             raise ValueError(f"there is no input {self.verb!r}: use one of {', '.join(sorted(VERBS))}")
-        if self.verb != "inject" and len(self.words) != len(verb.words):
-            raise ValueError(f"write {self.verb} {' '.join(verb.words)}".rstrip() + f", not {self}")
-        verb.read(self.words)
+        try:
+            verb.read(self.words)
+        except (TypeError, ValueError) as error:
+            form = " ".join((self.verb, *verb.words, *(f"[{name}=...]" for name in verb.options)))
+            raise ValueError(f"write {form}, not {self}: {error}") from error
 
     def __str__(self) -> str:
         """Give the line."""
@@ -56,6 +62,23 @@ class Input:
         """Give the input that makes these faults likely."""
         values = {field.name: getattr(faults, field.name) for field in fields(faults)}
         return cls("inject", tuple(f"{name}={value:g}" for name, value in values.items() if value))
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What a run does on every host of a simulated cluster."""
+
+    #: How long it takes, seconds; None = as long as all work there, `work_s`.
+    takes_s: float | None = None
+    #: It raises in so many attempts before it returns.
+    raises: int = 0
+
+    def __call__(self) -> int:
+        """Return the number of the attempt, or raise."""
+        attempt = host_context().attempt
+        if attempt <= self.raises:
+            raise RuntimeError(f"attempt {attempt} was to raise")
+        return attempt
 
 
 class Stage:
@@ -88,9 +111,10 @@ class Stage:
         self._after_tick = after_tick
 
     def perform(self, what: Input) -> None:
-        """Do it; what names a run or slice that is not there does nothing."""
+        """Do it; what counts to a run or slice does nothing while there is none."""
         verb = VERBS[what.verb]
-        verb.do(self, *verb.read(what.words))
+        args, options = verb.read(what.words)
+        verb.do(self, *args, **options)
 
     def tick(self, times: int, span_s: float) -> None:
         """Let so many seconds pass before each of so many ticks."""
@@ -99,56 +123,70 @@ class Stage:
             self.fleet.step()
             self._after_tick()
 
-    def drain(self, nth: int, grace_s: float) -> None:
-        """Drain the nth slice there is, counted round."""
+    def drain(self, which: int | str, grace_s: float) -> None:
+        """Drain a slice by its id, or the nth there is, counted round."""
         rows = self.fleet.status().slices
-        if rows:
-            self.fleet.drain(rows[nth % len(rows)].id, grace_s)
+        if isinstance(which, str):
+            self.fleet.drain(which, grace_s)
+        elif rows:
+            self.fleet.drain(rows[which % len(rows)].id, grace_s)
 
-    def submit(self, sizes: list[int] | None, budget: int) -> None:
-        """Submit a run that may be preempted, and fail, so many times; one for more slices than wanted is left out."""
-        try:
-            options = self.fleet.options(slices=sizes, max_preemptions=budget, max_failures=budget)
-        except ConfigurationError:
-            return
-        self.runs.append(options.submit(self.work))
+    def submit(
+        self,
+        sizes: list[int] | None,
+        budget: int,
+        *,
+        pinned: list[str] | None = None,
+        takes_s: float | None = None,
+        raises: int = 0,
+        **limits: Any,
+    ) -> None:
+        """Submit a run that may be preempted, and fail, so many times; one for more slices than wanted is left out.
 
-    def cancel(self, nth: int, grace_s: float) -> None:
-        """Cancel the nth run that was submitted, counted round."""
-        if self.runs:
-            self.runs[nth % len(self.runs)].cancel(grace_s)
+        Args:
+            sizes: its valid sizes; None = the fleet's.
+            budget: restarts allowed after preemption, and as many after failure.
+            pinned: ids of the very slices that it is for; then it has no other size.
+            takes_s: see `Program`, as for `raises`; without the two it does `work`.
+            raises: see `Program`.
+            limits: `priority`, `max_wait_s` and `timeout_s`, as those of `SliceController.options`.
+
+        """
+        budgets: dict[str, Any] = {"max_preemptions": budget, "max_failures": budget}
+        if pinned is not None:
+            options = RunOptions((len(pinned),), pinned=tuple(pinned), **budgets, **limits)
+            submitter = Submitter(self.fleet, options)
+        else:
+            try:
+                submitter = self.fleet.options(slices=sizes, **budgets, **limits)
+            except ConfigurationError:
+                return
+        told = takes_s is not None or raises
+        self.runs.append(submitter.submit(Program(takes_s, raises) if told else self.work))
+
+    def run(self, run_id: str) -> Any:
+        """Return the run of this id.
+
+        Raises:
+            ValueError: none that was submitted here has it.
+
+        """
+        for run in self.runs:
+            if run.id == run_id:
+                return run
+        raise ValueError(f"there is no run {run_id!r}: {len(self.runs)} were submitted")
+
+    def cancel(self, which: int | str, grace_s: float) -> None:
+        """Cancel a run by its id, or the nth that was submitted, counted round."""
+        if isinstance(which, str):
+            self.run(which).cancel(grace_s)
+        elif self.runs:
+            self.runs[which % len(self.runs)].cancel(grace_s)
 
     def mend(self) -> None:
         """Undo every fault of the cluster, and inject nothing more; what is late already still comes."""
         self.faulty.heal()
         self.sim.mend()
-
-
-def _sizes(text: str) -> list[int]:
-    return [int(size) for size in text.split(",")]
-
-
-def _sizes_or_all(text: str) -> list[int] | None:
-    return None if text == "all" else _sizes(text)
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value) or value < 0:
-        raise ValueError(f"{text!r} is no time: write seconds, 0 or more")
-    return value
-
-
-def _switch(text: str) -> bool:
-    if text not in {"on", "off"}:
-        raise ValueError(f"write on or off, not {text!r}")
-    return text == "on"
-
-
-def _chance(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    Faults(**{name: float(value)})
-    return name, float(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +195,20 @@ class Verb:
 
     do: Callable[..., Any]
     #: What is written for each word, and how it is read.
-    words: dict[str, Callable[[str], Any]]
+    words: Mapping[str, Callable[[str], Any]]
+    #: What may follow as `name=value`, and how the value is read.
+    options: Mapping[str, Callable[[str], Any]] = field(default_factory=dict)
 
-    def read(self, args: tuple[str, ...]) -> list[Any]:
-        """Read the words; `inject` has any number of them."""
-        if list(self.words) == ["FAULT=CHANCE"]:
-            return [_chance(text) for text in args]
-        return [read(text) for read, text in zip(self.words.values(), args, strict=True)]
+    def read(self, args: tuple[str, ...]) -> tuple[list[Any], dict[str, Any]]:
+        """Read the words, and the options.
+
+        Raises:
+            ValueError: they are not these words and options.
+
+        """
+        plain, rest = args[: len(self.words)], args[len(self.words) :]
+        read = [read(text) for read, text in zip(self.words.values(), plain, strict=True)]
+        return read, words.options(rest, self.options)
 
 
 _PLACE: dict[str, Callable[[str], Any]] = {"PLACE": str}
@@ -171,13 +216,33 @@ _HOST: dict[str, Callable[[str], Any]] = {"PLACE": str, "WORKER_ID": int}
 
 #: All inputs, by the word that a line begins with.
 VERBS: dict[str, Verb] = {
-    "tick": Verb(Stage.tick, {"TIMES": int, "SECONDS": _seconds}),
-    "pause": Verb(lambda stage, seconds: stage.tick(1, seconds), {"SECONDS": _seconds}),
-    "scale": Verb(lambda stage, sizes, spares: stage.fleet.scale(sizes, spares), {"SIZES": _sizes, "SPARES": int}),
-    "drain": Verb(Stage.drain, {"NTH": int, "GRACE_S": _seconds}),
-    "submit": Verb(Stage.submit, {"SIZES|all": _sizes_or_all, "BUDGET": int}),
-    "cancel": Verb(Stage.cancel, {"NTH": int, "GRACE_S": _seconds}),
-    "add_slice": Verb(lambda stage, place: stage.sim.add_slice(place), _PLACE),
+    "tick": Verb(Stage.tick, {"TIMES": int, "SECONDS": words.seconds}),
+    "pause": Verb(lambda stage, seconds: stage.tick(1, seconds), {"SECONDS": words.seconds}),
+    "scale": Verb(lambda stage, sizes, spares: stage.fleet.scale(sizes, spares), {"SIZES": words.sizes, "SPARES": int}),
+    "drain": Verb(Stage.drain, {"SLICE|NTH": words.which, "GRACE_S": words.seconds}),
+    "submit": Verb(
+        Stage.submit,
+        {"SIZES|all": words.sizes_or_all, "BUDGET": int},
+        {
+            "priority": int,
+            "max_wait_s": words.seconds,
+            "timeout_s": words.seconds,
+            "pinned": words.names,
+            "takes_s": words.seconds,
+            "raises": int,
+        },
+    ),
+    "cancel": Verb(Stage.cancel, {"RUN|NTH": words.which, "GRACE_S": words.seconds}),
+    "avoid": Verb(
+        lambda stage, place, **how: stage.fleet.avoid(place, **how), _PLACE, {"for_s": words.seconds, "reason": str}
+    ),
+    "allow": Verb(lambda stage, place: stage.fleet.allow(place), _PLACE),
+    "wait_ready": Verb(
+        lambda stage, count, timeout_s: stage.fleet.wait_ready(count, timeout_s),
+        {"COUNT": int, "TIMEOUT_S": words.seconds},
+    ),
+    "close": Verb(lambda stage, grace_s: stage.fleet.close(grace_s), {"GRACE_S": words.seconds}),
+    "add_slice": Verb(lambda stage, place, **how: stage.sim.add_slice(place, **how), _PLACE, {"shape": words.shape}),
     "remove_slice": Verb(lambda stage, place: stage.sim.remove_slice(place), _PLACE),
     "restore_slice": Verb(lambda stage, place: stage.sim.restore_slice(place), _PLACE),
     "hold": Verb(lambda stage, place: stage.sim.hold(place), _PLACE),
@@ -194,7 +259,7 @@ VERBS: dict[str, Verb] = {
         lambda stage, place, rank, source, within_s: stage.sim.notice(
             place, rank, deadline_in_s=within_s, source=source
         ),
-        {**_HOST, "SOURCE": str, "WITHIN_S": _seconds},
+        {**_HOST, "SOURCE": str, "WITHIN_S": words.seconds},
     ),
     "withdraw_notice": Verb(
         lambda stage, place, rank, source: stage.sim.withdraw_notice(place, rank, source=source),
@@ -202,9 +267,19 @@ VERBS: dict[str, Verb] = {
     ),
     "drain_node": Verb(
         lambda stage, place, rank, on: stage.sim.drain_node(place, rank, deadline_in_s=10.0, on=on),
-        {**_HOST, "on|off": _switch},
+        {**_HOST, "on|off": words.switch},
     ),
-    "fail_observation": Verb(lambda stage, on: stage.sim.fail_observation(on), {"on|off": _switch}),
-    "inject": Verb(lambda stage, *chances: stage.faulty.inject(**dict(chances)), {"FAULT=CHANCE": _chance}),
+    "fail_observation": Verb(lambda stage, on: stage.sim.fail_observation(on), {"on|off": words.switch}),
+    "quota": Verb(lambda stage, most: stage.sim.set_quota(most), {"COUNT|off": words.count_or_off}),
+    "inject": Verb(
+        lambda stage, **chances: stage.faulty.inject(**chances),
+        {},
+        {fault.name: partial(words.chance, fault.name) for fault in fields(Faults)},
+    ),
+    "keep_back": Verb(
+        lambda stage, slice_id, answer: stage.faulty.keep_back(slice_id, answer), {"SLICE": str, "ANSWER": words.answer}
+    ),
+    "give": Verb(lambda stage, slice_id: stage.faulty.give(slice_id), {"SLICE": str}),
     "heal": Verb(lambda stage: stage.faulty.heal(), {}),
+    "mend": Verb(Stage.mend, {}),
 }

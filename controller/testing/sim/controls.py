@@ -147,6 +147,11 @@ class SimControls:
             self._cluster.place(place).held_by = None
             self._engine.placer.look_again()
 
+    def set_quota(self, most: int | None) -> None:
+        """Let new reservations be refused while so many slices hold something; None ends that."""
+        with self._world():
+            self._engine.quota = most
+
     def set_devices(self, place: str, worker_id: int, devices: int) -> None:
         """Let agents that start on a machine from now on see another number of accelerators."""
         with self._world():
@@ -176,6 +181,7 @@ class SimControls:
     def mend(self) -> None:
         """Undo all of the above: every place has its machines, free, sound and without a notice."""
         self.fail_observation(on=False)
+        self.set_quota(None)
         for place in self.places:
             shape = self._cluster.place(place).shape
             ranks = range(shape.hosts)

@@ -13,12 +13,13 @@ from sliceform.controller.model.events import (
     HostLost,
     HostNoticed,
     NoticeWithdrawn,
+    Refused,
     Released,
     Reserved,
 )
 from sliceform.controller.testing.sim.cluster import SimCluster, SimNode, SimPlace
 from sliceform.controller.testing.sim.groups import Placer, SimGroup
-from sliceform.controller.testing.sim.lives import AgentState, Heard, SimAgent, SimLife
+from sliceform.controller.testing.sim.lives import AgentState, Heard, SimAgent, SimLife, audit
 from sliceform.controller.testing.sim.processes import Processes
 from sliceform.controller.testing.sim.timeline import Timeline
 from sliceform.states.reasons import Reason
@@ -34,13 +35,17 @@ class Engine:
         self.processes = Processes(timeline, told)
         #: Lives whose agents have begun to answer, for whoever schedules their beats.
         self.answering: list[SimLife] = []
+        #: How many slices may hold something; None = any number.
+        self.quota: int | None = None
         self._timeline = timeline
         self._told = told
 
     def reserve(self, request: Reserve) -> None:
         """Claim a place, or say once more which one is claimed."""
         life = self.lives.get(request.slice_id)
-        if life is None:
+        if life is None and self._quota_is_used_up:
+            self._told.append(Refused(request.slice_id, "quota exceeded"))
+        elif life is None:
             life = self.lives[request.slice_id] = SimLife(request.slice_id, request.shape)
             placed = partial(self._reserved, life)
             tpu = request.shape.kind == "tpu"
@@ -160,6 +165,10 @@ class Engine:
             for rank, agent in enumerate(life.agents)
             if agent.node is node
         ]
+
+    @property
+    def _quota_is_used_up(self) -> bool:
+        return self.quota is not None and sum(bool(held.places) for held in audit(self.lives).values()) >= self.quota
 
     def _answering_on(self, node: SimNode) -> list[tuple[SimLife, int]]:
         return [(life, rank) for life, rank in self.tenants(node) if life.agents[rank].answers]

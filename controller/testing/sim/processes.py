@@ -21,7 +21,7 @@ from sliceform.controller.testing.sim.cluster import SimNode
 from sliceform.controller.testing.sim.context import running_as
 from sliceform.controller.testing.sim.lives import SimLife, SimProcess
 from sliceform.controller.testing.sim.timeline import Action, Timeline
-from sliceform.controller.testing.sim.work import run_work
+from sliceform.controller.testing.sim.work import SimWork, run_work
 
 _STOPPED = Outcome(OutcomeKind.STOPPED, "stopped by the controller")
 
@@ -144,8 +144,10 @@ class Processes:
             return
         process.started = ProcessStarted(life.id, process.rank, attempt)
         self._told.append(process.started)
-        work = partial(self._work, life, process)
-        self._on_node(process.node, self._timeline.timings.work_s, work)
+        packed = process.request.attempt.work
+        takes_s = packed.takes_s if isinstance(packed, SimWork) else None
+        span_s = self._timeline.timings.work_s if takes_s is None else takes_s
+        self._on_node(process.node, span_s, partial(self._work, life, process))
 
     def _work(self, life: SimLife, process: SimProcess) -> None:
         if process.ended is None:

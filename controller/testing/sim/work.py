@@ -22,6 +22,12 @@ class SimWork:
     args: tuple[Any, ...] = field(default=(), repr=False)
     kwargs: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    @property
+    def takes_s(self) -> float | None:
+        """How long it takes, if the function has an attribute that says so; seconds."""
+        takes_s: float | None = getattr(self.fn, "takes_s", None)
+        return takes_s
+
     def run(self) -> Outcome:
         """Call the function to its end and say how it ended."""
         try:
