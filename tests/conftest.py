@@ -5,6 +5,11 @@ import signal
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let stories of scenarios be recorded anew: see `tests/simulation/test_scenarios.py`."""
+    parser.addoption("--record-scenarios", action="store_true", help="write the stories of scenarios anew")
+
+
 def pytest_configure() -> None:
     """Let this process and all that it starts hear Ctrl-C: whoever is started in the background inherits deafness."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
