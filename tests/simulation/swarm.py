@@ -2,8 +2,8 @@
 
 `python tests/simulation/swarm.py --seed 7 --seconds 60`. Every schedule is drawn from a seed of its own: orders, faults
 of machines and messages, jumps of the clock, and places that are lost for long. In every tick the invariants hold; once
-all is mended, the fleet comes to rest with all that is wanted. A seed that fails is shrunk and written down as lines of
-`sliceform.controller.testing.inputs`, which `--replay FILE` performs again.
+all is mended, the fleet comes to rest with all that is wanted. A seed that fails is shrunk and written down as a
+scenario, which `--replay FILE` performs again, and which can be put into the folder `scenarios` as it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import random
 import sys
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -23,28 +22,27 @@ from typing import NamedTuple
 
 import structlog
 
-from sliceform.controller.api.controller import SliceController
-from sliceform.controller.model.settings import Settings
-from sliceform.controller.model.shapes import TpuSlice
-from sliceform.controller.testing import FaultyBackend, SimBackend
+from sliceform.controller.testing.expects import Expect
 from sliceform.controller.testing.inputs import Input, Stage
+from sliceform.controller.testing.scenario import Head, Scenario, Step
 from sliceform.states import check_records, replay
 
-SHAPE = TpuSlice("v4-8")
-SETTINGS = Settings(
-    placed_s=60.0,
-    settle_s=5.0,
-    surplus_s=20.0,
-    scale_up_after_s=2.0,
-    avoid_lost_s=30.0,
-    quarantine_s=60.0,
-    backoff_max_s=10.0,
-    drain_grace_s=5.0,
-    verdict_s=5.0,
-    history_limit=1_000_000,
-)
-#: Once all is mended, a fleet is at rest after at most so many ticks of a second.
-TICKS_TO_REST = 1_500
+POD_TYPE = "v4-8"
+SETTINGS = {
+    "placed_s": 60,
+    "settle_s": 5,
+    "surplus_s": 20,
+    "scale_up_after_s": 2,
+    "avoid_lost_s": 30,
+    "quarantine_s": 60,
+    "backoff_max_s": 10,
+    "drain_grace_s": 5,
+    "verdict_s": 5,
+    "history_limit": 1_000_000,
+}
+TIMINGS = {"work_s": 6, "jitter": 0.3, "whim": 0.5}
+#: Once all is mended, a fleet is at rest, with all runs ended, after at most 1,500 ticks of a second.
+TO_REST = (Input("mend"), Expect("rest", (), 1_500.0))
 #: Inputs of one schedule, beside time, which passes after every second of them.
 INPUTS = 1_000
 #: Shrinking plays a schedule at most so often.
@@ -60,18 +58,18 @@ class Schedule:
     places: int
     inputs: tuple[Input, ...]
 
-    def __str__(self) -> str:
-        """Give the scenario file."""
-        head = f"fleet seed={self.seed} slices={self.slices} places={self.places}"
-        return "\n".join((head, *map(str, self.inputs), ""))
+    @property
+    def scenario(self) -> Scenario:
+        """The same, to its rest, as a scenario."""
+        head = Head(
+            f"tpu:{POD_TYPE}", (self.slices,), seed=self.seed, settings=SETTINGS, places=self.names, timings=TIMINGS
+        )
+        return Scenario(head, tuple(Step(0, each) for each in (*self.inputs, *TO_REST)), name=f"swarm-{self.seed}")
 
-    @classmethod
-    def parse(cls, text: str) -> Schedule:
-        """Read a scenario file."""
-        head, *lines = text.splitlines()
-        values = dict(word.split("=") for word in head.split()[1:])
-        inputs = tuple(Input.parse(line) for line in lines if line.strip())
-        return cls(int(values["seed"]), int(values["slices"]), int(values["places"]), inputs)
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the places."""
+        return tuple(f"{POD_TYPE}-{number + 1}" for number in range(self.places))
 
 
 class Played(NamedTuple):
@@ -87,12 +85,11 @@ class Played(NamedTuple):
 def draw(seed: int, slices: int) -> Schedule:
     """Draw a schedule."""
     rng = random.Random(seed)
-    places = slices + rng.randint(1, 4)
-    names = [f"{SHAPE.pod_type}-{number + 1}" for number in range(places)]
-    return Schedule(seed, slices, places, tuple(_inputs(rng, names, slices)))
+    fleet = Schedule(seed, slices, slices + rng.randint(1, 4), ())
+    return replace(fleet, inputs=tuple(_inputs(rng, fleet.names, slices)))
 
 
-def _inputs(rng: random.Random, names: list[str], slices: int) -> Iterator[Input]:
+def _inputs(rng: random.Random, names: tuple[str, ...], slices: int) -> Iterator[Input]:
     gone: set[str] = set()
     for number in range(INPUTS):
         name = rng.choice(names)
@@ -153,25 +150,22 @@ def _order(rng: random.Random, slices: int) -> Input:
     return Input("scale", (f"{max(1, top // 2)},{top}", str(rng.randint(0, 1))))
 
 
-class _Play:
-    """One schedule that is being played."""
+class _Watch:
+    """Sees that the invariants hold after every tick."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.sim = SimBackend(SHAPE, schedule.places, seed=schedule.seed, work_s=6.0, jitter=0.3, whim=0.5)
-        faulty = FaultyBackend(self.sim, schedule.seed)
-        self.fleet = SliceController(SHAPE, schedule.slices, settings=SETTINGS, backend=faulty, clock=self.sim.clock)
-        self.stage = Stage(self.fleet, self.sim, faulty, after_tick=self.check)
+    def __init__(self) -> None:
         self.ticks = self.committed = self.seq = 0
         self.states: dict[str, str] = {}
 
-    def check(self) -> None:
-        """See that the invariants hold after a tick."""
+    def __call__(self, stage: Stage) -> None:
+        """See that they do."""
+        history = stage.fleet.history
         self.ticks += 1
-        if self.fleet.history.last_seq == self.seq:
+        if history.last_seq == self.seq:
             return
         self.committed += 1
-        changes = self.fleet.history.since(self.seq)
-        self.seq = self.fleet.history.last_seq
+        changes = history.since(self.seq)
+        self.seq = history.last_seq
         wrong = replay(changes, self.states)
         for change in changes:
             if change.trigger and change.kind in {"slice", "host"}:
@@ -179,41 +173,18 @@ class _Play:
                     self.states.pop(change.key, None)
                 else:
                     self.states[change.key] = change.dest
-        wrong += check_records(life.record for life in self.fleet._ledger.fleet.lives.values())
+        wrong += check_records(life.record for life in stage.fleet._ledger.fleet.lives.values())
         assert not wrong, wrong
 
-    def come_to_rest(self) -> None:
-        """Mend everything, and see that all runs end and nothing is left to do."""
-        self.stage.mend()
-        for _ in range(TICKS_TO_REST):
-            self.stage.tick(1, 1.0)
-            if self.at_rest():
-                break
-        assert self.at_rest(), f"not at rest after {TICKS_TO_REST} s:\n{self.fleet.status()}\n{self.fleet.why()}"
-        assert self.fleet.plan() == ()
 
-    def at_rest(self) -> bool:
-        """Whether all that is wanted is there, and nothing is under way."""
-        status = self.fleet.status()
-        wanted = status.sizes[-1] + status.spares
-        over = all(run.state not in {"waiting", "running"} for run in status.runs)
-        return over and status.counts == {"ready": wanted} and not status.effects_in_flight
-
-
-def play(schedule: Schedule) -> Played:
-    """Play a schedule from its beginning to its rest."""
-    uuid.uuid4 = lambda: uuid.UUID(int=schedule.seed)  # a controller draws its jitter from its own random name
-    playing = _Play(schedule)
+def play(scenario: Scenario) -> Played:
+    """Play a scenario from its beginning to its end."""
+    watch, failure = _Watch(), ""
     try:
-        for each in schedule.inputs:
-            playing.stage.perform(each)
-        playing.come_to_rest()
-        failure = ""
+        scenario.perform(watch)
     except Exception as error:  # noqa: BLE001 - whatever a schedule brings about is what is looked for
         failure = f"{type(error).__name__}: {error}"
-    finally:
-        playing.fleet.close(grace_s=0.0)
-    return Played(playing.ticks, playing.committed, failure)
+    return Played(watch.ticks, watch.committed, failure)
 
 
 def shrink(schedule: Schedule) -> Schedule:
@@ -225,7 +196,7 @@ def shrink(schedule: Schedule) -> Schedule:
         while start < len(inputs) and plays < SHRINK_PLAYS:
             fewer = inputs[:start] + inputs[start + size :]
             plays += 1
-            if play(replace(schedule, inputs=fewer)).failure:
+            if play(replace(schedule, inputs=fewer).scenario).failure:
                 inputs = fewer
             else:
                 start += size
@@ -252,11 +223,11 @@ def swarm(first: int, step: int, slices: int, seconds: float) -> Swarm:
     ticks = committed = schedules = 0
     while (spent := time.monotonic() - begun) < seconds or not schedules:
         schedule = draw(seed, slices + seed % 9)
-        played = play(schedule)
+        played = play(schedule.scenario)
         schedules, ticks, committed = schedules + 1, ticks + played.ticks, committed + played.committed
         if played.failure:
             spent, least = time.monotonic() - begun, shrink(schedule)
-            return Swarm(schedules, ticks, committed, spent, ((least, play(least).failure),))
+            return Swarm(schedules, ticks, committed, spent, ((least, play(least.scenario).failure),))
         seed += step
     return Swarm(schedules, ticks, committed, spent, ())
 
@@ -278,7 +249,7 @@ def main(argv: list[str] | None = None) -> int:
     asked = parser.parse_args(argv)
     if asked.replay is not None:
         quiet()
-        failure = play(Schedule.parse(asked.replay.read_text(encoding="utf-8"))).failure
+        failure = play(Scenario.read(asked.replay)).failure
         print(failure or "nothing is violated")
         return int(bool(failure))
     with ProcessPoolExecutor(asked.cores) as pool:
@@ -292,7 +263,8 @@ def main(argv: list[str] | None = None) -> int:
     print(f"{ticks} ticks, {rate:.0f} a minute, {sum(each.committed for each in done) / ticks:.0%} committed")
     for schedule, failure in failures:
         file = asked.keep / f"swarm-{schedule.seed}.txt"
-        file.write_text(str(schedule), encoding="utf-8")
+        shown = " ".join(failure.split())
+        file.write_text(f"# A swarm found: {shown}\n{schedule.scenario}", encoding="utf-8")
         print(f"failed: {failure}\nplay it again with --replay {file}")
     print(f"{len(failures)} failures")
     return int(bool(failures))
