@@ -8,9 +8,11 @@ STAMP := $(VENV)/.installed
 RUN := env -u PYTHONDONTWRITEBYTECODE
 SEED ?= 0
 SECONDS ?= 60
+COUNT ?= 60
+JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint swarm prove bench clean
+.PHONY: help demo test lint swarm prove planted bench clean
 
 help:
 	@echo 'make demo    train on a fleet that loses a slice and gets it back'
@@ -19,6 +21,7 @@ help:
 	@echo 'make swarm   random schedules on big simulated fleets for a minute: make swarm SEED=7 SECONDS=600'
 	@echo 'make bench   the measurements, one after the other'
 	@echo 'make prove   every state that small fleets reach, by the hour'
+	@echo 'make planted plant single faults in a copy, and count those that the tests find: make planted SEED=7 COUNT=90'
 	@echo 'make clean   remove all that make made'
 
 demo: $(STAMP)
@@ -43,6 +46,9 @@ bench: $(STAMP)
 
 prove: $(STAMP)
 	@$(RUN) $(BIN)/python -m tests.simulation.explorer
+
+planted: $(STAMP)
+	@$(RUN) $(BIN)/python -m tests.planted --seed $(SEED) --count $(COUNT) --jobs $(JOBS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
