@@ -15,4 +15,19 @@ class Explained(NamedTuple):
     why: str
 
 
-EXPLAINED: tuple[Explained, ...] = ()
+_NOTIFY = "return Notify(record.id, record.attempt, record.deadline)"
+_TOLD_ANYHOW = (
+    "A preempted slice leaves its attempt, which in the same tick, before anything is sent, puts its own `Notify` for"
+    " each of its slices under the same key. What the slice itself asked for never leaves the outbox."
+)
+
+EXPLAINED: tuple[Explained, ...] = tuple(
+    Explained("controller/reconcile/commit.py", "_request", _NOTIFY, after, _TOLD_ANYHOW)
+    for after in (
+        "return None",
+        "return Notify(record.id, None, record.deadline)",
+        "return Notify(record.id, record.deadline, record.deadline)",
+        "return Notify(record.id, record.attempt, None)",
+        "return Notify(record.id, record.attempt, record.id)",
+    )
+)
