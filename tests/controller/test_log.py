@@ -129,3 +129,16 @@ def test_a_whole_life_is_logged_without_a_word_from_the_loop(lines, sim_fleet):
     ]
     assert {line["fleet"] for line in told} == {world.fleet.status().label}
     assert SimpleNamespace(**told[0]).key == "slice-1"
+
+
+def test_a_cluster_that_cannot_be_observed_is_told_once_each_time(lines, sim_fleet):
+    world = sim_fleet(1, 1).ready()
+    for _ in range(2):
+        world.sim.fail_observation()
+        world.go(6.0)
+        world.sim.fail_observation(on=False)
+        world.go(6.0)
+    failed = [line for line in lines if line["event"] == "observation_failed"]
+    assert [(line["level"], line["detail"]) for line in failed] == [
+        ("warning", "the simulated node table cannot be read")
+    ] * 2

@@ -249,6 +249,12 @@ class TestQuarantine:
         quarantined = {note.detail.split()[0] for note in world.notes(Reason.QUARANTINED)}
         assert quarantined <= {world.sim.node_id("gpu-rack-1", 2)}
 
+    def test_counts_against_the_host_that_answered_wrongly_and_none_that_is_slow(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1, shape=GpuSlice(4, 8), settings={"quarantine_after": 2})
+        world.sim.set_devices("gpu-rack-1", 2, 3)
+        world.until(lambda: bool(world.fleet.status().avoided))
+        assert set(world.fleet.status().avoided) == {world.sim.node_id("gpu-rack-1", 2)}
+
     def test_failures_a_week_apart_are_none_too_many(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1, settings={"quarantine_s": 50.0, "quarantine_after": 2}).ready()
         for _ in range(4):

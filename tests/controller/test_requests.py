@@ -1,11 +1,12 @@
 """What a fleet asks of its backend, in full: every request of a life, in the order in which they are made."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from sliceform.controller.model.effects import Assemble, EffectRequest, Launch, Notify, Release, Reserve, Stop
 from sliceform.controller.model.shapes import GpuSlice, TpuSlice
+from sliceform.states import Effect
 
 SHAPE = TpuSlice("v4-16")
 
@@ -27,6 +28,12 @@ def asking(sim_fleet):
         return world.ready(), asked
 
     return make
+
+
+def test_every_effect_has_a_request_of_its_name():
+    assert {each.__name__.lower(): each.effect for each in get_args(EffectRequest)} == {
+        each.value: each for each in Effect
+    }
 
 
 def test_a_slice_is_reserved_then_assembled_where_it_is(asking):
