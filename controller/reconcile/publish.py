@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
-from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
-from sliceform.controller.reconcile.decide.schedule import choose_size, free_slices, larger, schedule, startable
+from sliceform.controller.reconcile.decide.run import RunRecord
 from sliceform.controller.reconcile.ledger import Ledger
-from sliceform.controller.reconcile.run_rows import Ahead, RunRows
+from sliceform.controller.reconcile.prospects import Prospects
+from sliceform.controller.reconcile.run_rows import RunRows
 from sliceform.controller.reconcile.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
-from sliceform.states.effects import Effect
 from sliceform.states.slices import LIVE, SliceState
 
 #: Runs that are over and still shown.
 _ENDED_RUNS_SHOWN = 100
+#: In the order in which they are counted.
+_STATES = tuple(state.value for state in SliceState)
 
 
 class StatusBoard:
@@ -27,7 +28,7 @@ class StatusBoard:
         #: By slice id, in the order of the lives: the version that a row shows, and the row.
         self._rows: dict[str, tuple[int, SliceStatus]] = {}
         self._ended: dict[str, RunStatus] = {}
-        self._work = RunRows(self.outlook)
+        self._work = RunRows()
         self._shown: tuple[object, ...] = ()
         #: Told after every publication.
         self.published = ledger.published
@@ -69,7 +70,7 @@ class StatusBoard:
         ledger, fleet = self._ledger, self._ledger.fleet
         counts = Counter([row.state for row in rows])
         ready = counts["ready"] + counts["running"]
-        runs = self._work.rows(fleet.runs, ledger.history.last_seq, fleet.now, fleet.desired.largest)
+        runs = self._work.rows(fleet.runs, Prospects(ledger), ledger.history.last_seq, fleet.now)
         avoided = fleet.places.avoided
         return FleetStatus(
             label=self._label,
@@ -78,7 +79,7 @@ class StatusBoard:
             sizes=fleet.desired.sizes,
             spares=fleet.desired.spares,
             size=fleet.desired.valid_size(ready),
-            counts={state.value: counts[state.value] for state in SliceState if counts[state.value]},
+            counts={state: counts[state] for state in _STATES if counts[state]},
             slices=rows,
             runs=(*self._ended.values(), *runs),
             effective_silence_s=ledger.settings.effective_silence_s,
@@ -90,55 +91,10 @@ class StatusBoard:
 
     def status_of(self, run: RunRecord) -> RunStatus:
         """Return a run as it is now; for the loop's thread."""
-        fleet = self._ledger.fleet
-        before = itertools.takewhile(lambda other: other is not run, fleet.runs)
-        return run_status(run, self.outlook(run, Ahead.of(before, fleet.desired.largest)))
-
-    def outlook(self, run: RunRecord, ahead: Ahead) -> str:
-        """Say in a sentence what a run waits for, or is about to do; empty if it just runs."""
-        fleet = self._ledger.fleet
-        if run.active is not None:
-            return self._change_of(run, run.active)
-        if run.ended is not None or not run.sizes:
-            return ""  # over, or not taken in yet
-        if not startable(fleet, run):
-            most = fleet.desired.largest
-            return (
-                f"can no longer start: it takes {run.sizes[0]} slices, the fleet aims for {most}; scale, or cancel it"
-            )
-        if fleet.now < run.not_before:
-            return f"backs off for {run.not_before - fleet.now:.1f} s before attempt {run.tries + 1}"
-        if run.options.pinned is not None:
-            return f"waits until {' and '.join(run.options.pinned)} can take it"
-        if ahead.count:
-            return f"waits behind {ahead}"
-        lives = list(fleet.lives.values())
-        free = len(free_slices(lives))
-        used = sum(life.record.state is SliceState.RUNNING for life in lives)
-        size, when = choose_size(fleet, run, free, used)
-        takes = " or ".join(map(str, run.sizes))
-        if size and when > fleet.now:
-            return f"waits {when - fleet.now:.1f} s more for a larger size than {size} ({takes})"
-        keeper = schedule(fleet, lives).keeper if free else ""
-        if keeper not in {"", run.id}:
-            return f"waits for {takes} ready slices that are free; {free} are, and kept for {keeper}"
-        return f"waits for {takes} ready slices that are free; {free} are"
-
-    def _change_of(self, run: RunRecord, attempt: Attempt) -> str:
-        """Say what keeps an attempt from beginning, or whether it is to end before its work is done."""
-        fleet = self._ledger.fleet
-        if attempt.stop_at is not None:
-            left_s = max(0.0, attempt.stop_at - fleet.now)
-            return f"{attempt.superseded or 'stops'}: its work has {left_s:.1f} s to stop"
-        for member in attempt.spec.members:
-            item = self._ledger.outbox.get(member, Effect.LAUNCH)
-            if item is not None and item.failures:
-                return f"has not begun on {member} after {item.failures} failed tries: {item.detail}"
-        found = larger(fleet)
-        if found is None or found[0] is not run:
-            return ""
-        left_s = max(0.0, found[2] - fleet.now)
-        return f"starts again on {found[1]} slices in {left_s:.1f} s, if they stay free"
+        prospects = Prospects(self._ledger)
+        before = itertools.takewhile(lambda other: other is not run, self._ledger.fleet.runs)
+        blocking = [other.id for other in before if prospects.blocks(other)]
+        return run_status(run, prospects.of(run, len(blocking), *blocking[:1]))
 
     def _growth(self, ready: int) -> str:
         fleet = self._ledger.fleet

@@ -5,65 +5,56 @@ A queue of a thousand runs and a run of a thousand attempts must not cost more i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 from sliceform.controller.reconcile.decide.run import RunRecord
+from sliceform.controller.reconcile.prospects import Prospects
 from sliceform.controller.reconcile.status import AttemptStatus, RunStatus, attempt_status, run_status
-
-
-@dataclass(frozen=True, slots=True)
-class Ahead:
-    """The runs that wait before another one, in the order in which they came."""
-
-    count: int = 0
-    first: str = ""
-
-    @classmethod
-    def of(cls, runs: Iterable[RunRecord], largest: int) -> Ahead:
-        """Count those that others wait behind; `largest` is the largest size that is wanted."""
-        blocking = [run.id for run in runs if _blocks(run, largest)]
-        return cls(len(blocking), blocking[0]) if blocking else cls()
-
-    def __str__(self) -> str:
-        """Name the first."""
-        return self.first if self.count == 1 else f"{self.first} and {self.count - 1} more"
 
 
 class RunRows:
     """The rows of all runs that are not over."""
 
-    def __init__(self, outlook: Callable[[RunRecord, Ahead], str]) -> None:
-        """`outlook` says what a run waits for behind others, or is about to do."""
-        self._outlook = outlook
+    def __init__(self) -> None:
+        """Start without runs."""
+        #: By run: its row, and all of what it was made from that may change.
+        self._made: dict[str, tuple[tuple[object, ...], RunStatus]] = {}
         #: Rows of runs that wait behind others, which only change when something is recorded.
         self._queued: dict[str, RunStatus] = {}
         self._seq = -1
         #: By run: how many of its attempts were forgotten, and the first of those that are kept, if they cannot change.
         self._settled: dict[str, tuple[int, tuple[AttemptStatus, ...]]] = {}
 
-    def rows(self, runs: Sequence[RunRecord], seq: int, now: float, largest: int) -> tuple[RunStatus, ...]:
-        """Return a row per run, in order; `seq` is the number of the last change, `now` the loop time.
-
-        `largest` is the largest size that is wanted.
-        """
+    def rows(self, runs: Sequence[RunRecord], prospects: Prospects, seq: int, now: float) -> tuple[RunStatus, ...]:
+        """Return a row per run, in order; `seq` is the number of the last change, `now` the loop time."""
         if seq != self._seq:
             alive = {run.id for run in runs}
             self._settled = {name: rows for name, rows in self._settled.items() if name in alive}
+            self._made = {name: row for name, row in self._made.items() if name in alive}
             self._queued = {}
             self._seq = seq
-        made: list[RunStatus] = []
-        count, first = 0, ""
+        rows: list[RunStatus] = []
+        before, first = 0, ""
         for run in runs:
             row = self._queued.get(run.id)
             if row is None:
-                row = run_status(run, self._outlook(run, Ahead(count, first)), self._settle(run))
-                if count and run.waiting and now >= run.not_before:
+                row = self._row(run, prospects.of(run, before, first))
+                if before and run.waiting and now >= run.not_before:
                     self._queued[run.id] = row
-            made.append(row)
-            if _blocks(run, largest):
-                count, first = count + 1, first or run.id
-        return tuple(made)
+            rows.append(row)
+            if prospects.blocks(run):
+                before, first = before + 1, first or run.id
+        return tuple(rows)
+
+    def _row(self, run: RunRecord, outlook: str) -> RunStatus:
+        """Return the row of a run, the one made before if it would be the same."""
+        last = run.attempts[-1] if run.attempts else None
+        goes = (0, None) if last is None else (len(last.outcomes), last.verdict)
+        shown = (outlook, run.waiting, run.tries, run.preemptions, run.failures, goes)
+        made = self._made.get(run.id)
+        if made is None or made[0] != shown:
+            made = self._made[run.id] = shown, run_status(run, outlook, self._settle(run))
+        return made[1]
 
     def _settle(self, run: RunRecord) -> tuple[AttemptStatus, ...]:
         """Return the rows of the first attempts that are over and charged for good."""
@@ -80,7 +71,3 @@ class RunRows:
             known = (*known, *fresh)
             self._settled[run.id] = run.forgotten, known
         return known
-
-
-def _blocks(run: RunRecord, largest: int) -> bool:
-    return run.waiting and run.options.pinned is None and run.sizes[0] <= largest
