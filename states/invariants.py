@@ -79,7 +79,10 @@ def _agreement(record: SliceRecord) -> Iterator[str]:
 
 def _repeated(values: Iterable[str]) -> list[tuple[str, int]]:
     """Give the values that occur more than once, with their counts."""
-    return [(value, count) for value, count in Counter(values).items() if count > 1]
+    listed = list(values)
+    if len(set(listed)) == len(listed):
+        return []
+    return [(value, count) for value, count in Counter(listed).items() if count > 1]
 
 
 def _names(ids: Iterable[str]) -> str:

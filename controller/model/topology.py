@@ -74,6 +74,7 @@ class PodType:
         return self.hosts * self.chips_per_host
 
 
+@cache
 def describe(pod_type: str) -> PodType:
     """Look a pod type up; case and the prefix of `tpu7x-8` are normalised as Ray does.
 

@@ -128,17 +128,17 @@ class Placer:
 
     def _find_head(self, group: SimGroup) -> dict[int, SimNode] | None:
         assert isinstance(group.shape, TpuSlice)
-        for node in self._timeline.by_whim(self._heads):
-            place = node.place
-            if (
-                place.pod_type == group.shape.pod_type
-                and place.name not in group.avoid
-                and node.id not in group.avoid_nodes
-                and place.held_by is None
-                and node.placeable
-            ):
-                return {0: node}
-        return None
+        fit = [
+            node
+            for node in self._heads
+            if node.place.name not in group.avoid
+            and node.id not in group.avoid_nodes
+            and node.place.held_by is None
+            and node.placeable
+            and node.place.pod_type == group.shape.pod_type
+        ]
+        # Most of the time a full cluster has none.
+        return {0: next(iter(self._timeline.by_whim(fit)))} if fit else None
 
     @staticmethod
     def _find_pinned(group: SimGroup, place: SimPlace) -> dict[int, SimNode] | None:
