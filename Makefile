@@ -39,7 +39,7 @@ lint: $(STAMP)
 	@$(BIN)/vulture
 
 swarm: $(STAMP)
-	@$(RUN) $(BIN)/python tests/simulation/swarm.py --seed $(SEED) --seconds $(SECONDS)
+	@$(RUN) $(BIN)/python -m tests.simulation.swarm --seed $(SEED) --seconds $(SECONDS)
 
 bench: $(STAMP)
 	@set -e; for bench in tests/bench/[!_]*.py; do echo "== $$bench"; $(RUN) $(BIN)/python "$$bench"; done

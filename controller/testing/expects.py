@@ -189,6 +189,22 @@ def _rest(stage: Stage) -> str:
     return f"the next tick would do {', '.join(map(str, plan))}" if plan else ""
 
 
+def _settled(stage: Stage) -> str:
+    """See that the fleet makes the best of the places that run, and that no run waits which these suffice for."""
+    status, sim = stage.fleet.status(), stage.sim
+    places = sum(map(sim.intact, sim.places))
+    size = max((size for size in status.sizes if size <= places), default=0)
+    if status.ready < size:
+        return f"{places} places suffice for {size} slices, and there are {status.counts}; {status.waits_for}"
+    going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
+    # Slices may be kept for the first that waits: those behind it have to.
+    for run in going_on:
+        if run.state == "running" or "waits for" not in run.detail or stage.run(run.id).record.sizes[0] <= places:
+            return f"{run.id} goes on: {run.detail}"
+        break
+    return ""
+
+
 def _refused(stage: Stage, error: str, what: Input) -> str:
     try:
         stage.perform(what)
@@ -248,5 +264,6 @@ KINDS: dict[str, Kind] = {
     "kept": Kind(_kept, "COUNT", _each(_count)),
     "why": Kind(_why, "SLICE|RUN|fleet ~|!~ TEXT", _key_and_text),
     "rest": Kind(_rest, "", _each()),
+    "settled": Kind(_settled, "", _each()),
     "refused": Kind(_refused, "ERROR INPUT...", _error_and_input),
 }

@@ -1,8 +1,9 @@
 """A swarm: random schedules over big simulated fleets, on all cores, from a seed; what fails is shrunk to a scenario.
 
-`python tests/simulation/swarm.py --seed 7 --seconds 60`. Every schedule is drawn from a seed of its own: orders, faults
-of machines and messages, jumps of the clock, and places that are lost for long. In every tick the invariants hold; once
-all is mended, the fleet comes to rest with all that is wanted. A seed that fails is shrunk and written down as a
+`python -m tests.simulation.swarm --seed 7 --seconds 60`. Every schedule is drawn from a seed of its own: orders, faults
+of machines and messages, and pauses of the loop, for a fleet of one or several sizes. The invariants hold after every
+tick. Then the fleet is closed, or everything is mended, or all but some places, which come back when the fleet has
+settled; once all is mended, it comes to rest with all that is wanted. A seed that fails is shrunk and written down as a
 scenario, which `--replay FILE` performs again, and which can be put into the folder `scenarios` as it is.
 """
 
@@ -14,35 +15,26 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 
 from sliceform.controller.testing.expects import Expect
+from sliceform.controller.testing.faulty import ANSWERS, Faults
 from sliceform.controller.testing.inputs import Input, Stage
 from sliceform.controller.testing.scenario import Head, Scenario, Step
-from sliceform.states import check_records, replay
+
+from .invariants import SETTINGS, TIMINGS, wrong
 
 POD_TYPE = "v4-8"
-SETTINGS = {
-    "placed_s": 60,
-    "settle_s": 5,
-    "surplus_s": 20,
-    "scale_up_after_s": 2,
-    "avoid_lost_s": 30,
-    "quarantine_s": 60,
-    "backoff_max_s": 10,
-    "drain_grace_s": 5,
-    "verdict_s": 5,
-    "history_limit": 1_000_000,
-}
-TIMINGS = {"work_s": 6, "jitter": 0.3, "whim": 0.5}
-#: Once all is mended, a fleet is at rest, with all runs ended, after at most 1,500 ticks of a second.
-TO_REST = (Input("mend"), Expect("rest", (), 1_500.0))
+#: Once all is mended, a fleet is at rest, with all runs ended, after at most 1,500 ticks of a second. If places stay
+#: lost, it has as many slices as the others suffice for by then, and what goes on says what it waits for.
+REST = Expect("rest", (), 1_500.0)
+SETTLED = Expect("settled", (), 1_500.0)
 #: Inputs of one schedule, beside time, which passes after every second of them.
 INPUTS = 1_000
 #: Shrinking plays a schedule at most so often.
@@ -51,20 +43,20 @@ SHRINK_PLAYS = 400
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A fleet, its cluster, and what is done to them."""
+    """A fleet, its cluster, what is done to them, and what has to come of it."""
 
     seed: int
-    slices: int
+    sizes: tuple[int, ...]
+    spares: int
     places: int
-    inputs: tuple[Input, ...]
+    inputs: tuple[Input, ...] = ()
+    end: tuple[Input | Expect, ...] = ()
 
     @property
     def scenario(self) -> Scenario:
-        """The same, to its rest, as a scenario."""
-        head = Head(
-            f"tpu:{POD_TYPE}", (self.slices,), seed=self.seed, settings=SETTINGS, places=self.names, timings=TIMINGS
-        )
-        return Scenario(head, tuple(Step(0, each) for each in (*self.inputs, *TO_REST)), name=f"swarm-{self.seed}")
+        """The same as a scenario."""
+        head = Head(f"tpu:{POD_TYPE}", self.sizes, self.spares, self.seed, SETTINGS, self.names, TIMINGS)
+        return Scenario(head, tuple(Step(0, each) for each in (*self.inputs, *self.end)), name=f"swarm-{self.seed}")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,71 +75,133 @@ class Played(NamedTuple):
 
 
 def draw(seed: int, slices: int) -> Schedule:
-    """Draw a schedule."""
+    """Draw a schedule for a fleet of at most so many slices, without spares."""
     rng = random.Random(seed)
-    fleet = Schedule(seed, slices, slices + rng.randint(1, 4), ())
-    return replace(fleet, inputs=tuple(_inputs(rng, fleet.names, slices)))
+    sizes = rng.choice(((slices,), (slices // 2, slices), (slices // 4, slices // 2, slices)))
+    spares = rng.randint(0, 2)
+    fleet = Schedule(seed, sizes, spares, slices + spares + rng.randint(0, 4))
+    inputs = _Inputs(rng, fleet)
+    return replace(fleet, inputs=tuple(inputs.some()), end=tuple(inputs.end()))
 
 
-def _inputs(rng: random.Random, names: tuple[str, ...], slices: int) -> Iterator[Input]:
-    gone: set[str] = set()
-    for number in range(INPUTS):
-        name = rng.choice(names)
-        kind = rng.random()
-        if kind < 0.45:
-            yield _machine(rng, name, gone)
-        elif kind < 0.75:
-            yield _order(rng, slices)
-        elif kind < 0.80:
-            yield Input("pause", (rng.choice(("15", "60", "600")),))
-        elif kind < 0.88:
-            chances = {fault: rng.choice((0.0, 0.1, 0.3)) for fault in _FAULTS}
-            yield Input("inject", tuple(f"{fault}={chance}" for fault, chance in chances.items() if chance))
-        elif kind < 0.94:
-            yield Input("heal")
-        else:
-            yield Input("fail_observation", (rng.choice(("on", "off")),))
-        if number % 2:
-            yield Input("tick", (str(rng.randint(1, 2)), rng.choice(("0.3", "0.5", "1"))))
+class _Inputs:
+    """Draws what is done to a fleet."""
+
+    def __init__(self, rng: random.Random, fleet: Schedule) -> None:
+        self._rng, self._fleet = rng, fleet
+
+    def some(self) -> Iterator[Input]:
+        """Draw a schedule, with time in between."""
+        verbs, weights = zip(*((verb, weight) for verb, (weight, _) in _DRAWN.items()), strict=True)
+        for number, verb in enumerate(self._rng.choices(verbs, weights, k=INPUTS)):
+            yield Input(verb, tuple(map(str, _DRAWN[verb][1](self))))
+            if number % 2:
+                yield Input("tick", (str(self._rng.randint(1, 3)), self.one("0.1", "0.3", "1")))
+
+    def end(self) -> Iterator[Input | Expect]:
+        """Draw how it ends: by rest, often after a while with fewer places, or closed in the middle."""
+        kind, fleet = self._rng.random(), self._fleet
+        if kind < 0.1:
+            yield Input("close", (self.one("0", "3"),))
+            return
+        yield Input("mend")
+        # What does not fit any more waits for ever, else.
+        yield Input("scale", (",".join(map(str, fleet.sizes)), str(fleet.spares)))
+        if kind < 0.6:
+            for place in self._rng.sample(fleet.names, self._rng.randint(1, fleet.places - 1)):
+                yield Input("remove_slice", (place,))
+            yield SETTLED
+            yield Input("mend")
+        yield REST
+        if kind > 0.9:
+            yield from (Input("close", ("3",)), Expect("kept", ("0",)))
+
+    def one(self, *choices: str) -> str:
+        """Choose one."""
+        return self._rng.choice(choices)
+
+    def nth(self) -> int:
+        """Draw a run or slice."""
+        return self._rng.randint(0, 50)
+
+    def life(self) -> str:
+        """Draw the id of a slice that may be there."""
+        return f"slice-{self._rng.randint(1, 200)}"
+
+    def place(self) -> tuple[str, ...]:
+        """Draw a place."""
+        return (self._rng.choice(self._fleet.names),)
+
+    def host(self) -> tuple[str, ...]:
+        """Draw a host."""
+        return (*self.place(), "0")
+
+    def submit(self) -> Iterator[str]:
+        """Draw a run, which seldom asks for more than half of what there is."""
+        rng, most = self._rng, self._fleet.sizes[-1]
+        most = most if rng.random() < 0.1 else most // 2
+        yield ",".join(map(str, sorted({rng.randint(1, most) for _ in range(rng.randint(1, 3))})))
+        yield str(rng.randint(0, 3))
+        for option, chance, choices in _OPTIONS:
+            if rng.random() < chance:
+                yield f"{option}={self.one(*choices)}"
+
+    def scale(self) -> tuple[str, str]:
+        """Draw sizes and spares, never much less than at first."""
+        most = self._fleet.sizes[-1]
+        top = self._rng.randint(max(1, most - 4), most)
+        return f"{max(1, top // 2)},{top}", str(self._rng.randint(0, 2))
+
+    def faults(self) -> Iterator[str]:
+        """Draw how likely each fault is of what is in between."""
+        for fault in _FAULTS:
+            chance = self.one("0", "0.1", "0.3")
+            if chance != "0":
+                yield f"{fault}={chance}"
 
 
-_FAULTS = (
-    *("refuse", "refuse_but_do", "refuse_place", "drop_request", "repeat_request"),
-    *("lose", "delay", "repeat", "fail_observation", "lose_beat"),
+#: Chances, but not how late an answer is that is late.
+_FAULTS = tuple(fault.name for fault in fields(Faults) if fault.name != "late_s")
+#: Options of runs, how likely each is, and its values.
+_OPTIONS = (
+    ("priority", 0.3, ("1", "2", "-1")),
+    ("max_wait_s", 0.15, ("10", "120")),
+    ("timeout_s", 0.15, ("15", "240")),
+    ("takes_s", 0.2, ("0.5", "20")),
+    ("raises", 0.15, ("1", "2")),
 )
-_ON_HOST = ("kill_host", "kill_host", "kill_agent", "freeze_host", "freeze_daemon", "thaw_host", "break_agent")
-
-
-def _machine(rng: random.Random, name: str, gone: set[str]) -> Input:
-    """Draw what happens to a place; at most three are removed whole."""
-    choice = rng.random()
-    if choice < 0.5:
-        return Input(rng.choice(_ON_HOST), (name, "0"))
-    if choice < 0.7:
-        return Input("restore_slice", (name,))
-    if choice < 0.75 and len(gone) < 3:
-        gone.add(name)
-        return Input("remove_slice", (name,))
-    if choice < 0.85:
-        return Input("notice", (name, "0", rng.choice(("gce", "own")), rng.choice(("2", "30"))))
-    if choice < 0.9:
-        return Input("withdraw_notice", (name, "0", rng.choice(("gce", "own"))))
-    if choice < 0.95:
-        return Input("drain_node", (name, "0", rng.choice(("on", "off"))))
-    return Input(rng.choice(("hold", "let_go")), (name,))
-
-
-def _order(rng: random.Random, slices: int) -> Input:
-    choice = rng.random()
-    if choice < 0.3:
-        sizes = sorted({rng.randint(1, max(1, slices // 2)) for _ in range(rng.randint(1, 2))})
-        return Input("submit", (",".join(map(str, sizes)), str(rng.randint(0, 3))))
-    if choice < 0.45:
-        return Input("cancel", (str(rng.randint(0, 50)), rng.choice(("0", "2"))))
-    if choice < 0.9:
-        return Input("drain", (str(rng.randint(0, 50)), rng.choice(("0", "3"))))
-    top = rng.randint(max(1, slices - 4), slices)
-    return Input("scale", (f"{max(1, top // 2)},{top}", str(rng.randint(0, 1))))
+_SOURCES = ("gce", "own")
+#: How often each input is drawn, and its words.
+_DRAWN: dict[str, tuple[int, Callable[[_Inputs], Iterable[object]]]] = {
+    "kill_host": (60, _Inputs.host),
+    "kill_agent": (30, _Inputs.host),
+    "freeze_host": (30, _Inputs.host),
+    "freeze_daemon": (30, _Inputs.host),
+    "thaw_host": (40, _Inputs.host),
+    "break_agent": (25, _Inputs.host),
+    "mend_agent": (25, _Inputs.host),
+    "move_bundle": (10, _Inputs.host),
+    "remove_slice": (20, _Inputs.place),
+    "restore_slice": (90, _Inputs.place),
+    "hold": (12, _Inputs.place),
+    "let_go": (20, _Inputs.place),
+    "notice": (45, lambda draw: (*draw.host(), draw.one(*_SOURCES), draw.one("2", "30"))),
+    "withdraw_notice": (25, lambda draw: (*draw.host(), draw.one(*_SOURCES))),
+    "drain_node": (25, lambda draw: (*draw.host(), draw.one("on", "off"))),
+    "quota": (10, lambda draw: (draw.one("8", "off", "off", "off"),)),
+    "submit": (90, _Inputs.submit),
+    "cancel": (40, lambda draw: (draw.nth(), draw.one("0", "2"))),
+    "drain": (130, lambda draw: (draw.nth(), draw.one("0", "3"))),
+    "scale": (30, _Inputs.scale),
+    "avoid": (10, lambda draw: (*draw.place(), "for_s=60")),
+    "allow": (10, _Inputs.place),
+    "pause": (40, lambda draw: (draw.one("15", "60", "600"),)),
+    "inject": (70, _Inputs.faults),
+    "keep_back": (15, lambda draw: (draw.life(), draw.one(*sorted(ANSWERS)))),
+    "give": (15, lambda draw: (draw.life(),)),
+    "heal": (60, lambda _: ()),
+    "fail_observation": (60, lambda draw: (draw.one("on", "off"),)),
+}
 
 
 class _Watch:
@@ -155,7 +209,6 @@ class _Watch:
 
     def __init__(self) -> None:
         self.ticks = self.committed = self.seq = 0
-        self.states: dict[str, str] = {}
 
     def __call__(self, stage: Stage) -> None:
         """See that they do."""
@@ -164,17 +217,9 @@ class _Watch:
         if history.last_seq == self.seq:
             return
         self.committed += 1
-        changes = history.since(self.seq)
+        found = list(wrong(stage.fleet, history.since(self.seq)))
         self.seq = history.last_seq
-        wrong = replay(changes, self.states)
-        for change in changes:
-            if change.trigger and change.kind in {"slice", "host"}:
-                if change.dest is None:
-                    self.states.pop(change.key, None)
-                else:
-                    self.states[change.key] = change.dest
-        wrong += check_records(life.record for life in stage.fleet._ledger.fleet.lives.values())
-        assert not wrong, wrong
+        assert not found, found
 
 
 def play(scenario: Scenario) -> Played:
@@ -188,18 +233,20 @@ def play(scenario: Scenario) -> Played:
 
 
 def shrink(schedule: Schedule) -> Schedule:
-    """Leave out whatever is not needed to fail, in halves, quarters, and so on, within a bound."""
+    """Leave out whatever is not needed to fail, in halves, quarters, and so on, the last first, within a bound."""
+    if play(replace(schedule, end=()).scenario).failure:
+        schedule = replace(schedule, end=())
     inputs, plays = schedule.inputs, 0
     size = len(inputs) // 2
     while size and plays < SHRINK_PLAYS:
-        start = 0
-        while start < len(inputs) and plays < SHRINK_PLAYS:
-            fewer = inputs[:start] + inputs[start + size :]
+        end = len(inputs)
+        while end > 0 and plays < SHRINK_PLAYS:
+            start = max(0, end - size)
+            fewer = inputs[:start] + inputs[end:]
             plays += 1
             if play(replace(schedule, inputs=fewer).scenario).failure:
                 inputs = fewer
-            else:
-                start += size
+            end = start
         size //= 2
     return replace(schedule, inputs=inputs)
 

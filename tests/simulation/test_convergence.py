@@ -28,9 +28,14 @@ from sliceform.controller.api.run import Run
 from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import GpuSlice, SliceShape, TpuSlice
+from sliceform.controller.reconcile.prospects import Prospects
+from sliceform.controller.reconcile.run_rows import RunRows
+from sliceform.controller.reconcile.status import slice_status
 from sliceform.controller.report.replay import replay_record
 from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend
-from sliceform.states import Change, Reason, check_records, replay
+from sliceform.states import Change, Reason, replay
+
+from .invariants import SETTINGS, TIMINGS, wrong
 
 #: Once faults have stopped, the fleet has converged after at most so many ticks, one a second. The longest wait is for
 #: an answer that was lost: what is asked for again every 30 s at first, and every 300 s after some tries.
@@ -40,44 +45,7 @@ TICKS_TO_CONVERGE = 900
 SEARCH = int(os.environ.get("SLICEFORM_TEST_EXAMPLES", "0"))
 EXAMPLES = SEARCH or 250
 
-SETTINGS = Settings(
-    placed_s=60.0,
-    settle_s=5.0,
-    surplus_s=20.0,
-    scale_up_after_s=2.0,
-    avoid_lost_s=30.0,
-    quarantine_s=60.0,
-    backoff_max_s=10.0,
-    drain_grace_s=5.0,
-    verdict_s=5.0,
-    history_limit=1_000_000,
-)
-TIMINGS = {"frozen_death_s": 25.0, "work_s": 6.0, "jitter": 0.3, "whim": 0.5}
-
-#: Causes of a step that takes something away which need no look at the whole node table: somebody
-#: said so (the host, its agent, its process, the cluster of this one group), a person asked, or it
-#: follows from an earlier such step.
-DIRECT = frozenset(
-    {
-        Reason.AGENT_DIED,
-        Reason.AGENT_FAILED,
-        Reason.CLOSED,
-        Reason.GRACE_OVER,
-        Reason.GROUP_LOST,
-        Reason.HOST_LOST_TOGETHER,
-        Reason.LOST,
-        Reason.NODE_DIED,
-        Reason.OPERATOR,
-        Reason.PLACE_AVOIDED,
-        Reason.PLACE_REFUSED,
-        Reason.PREEMPTION_NOTICE,
-        Reason.PROCESS_LOST,
-        Reason.WORK_GONE,
-        Reason.WRONG_DEVICES,
-        Reason.WRONG_NODE,
-    }
-)
-DESTRUCTIVE = frozenset({"preempt", "expire", "drain"})
+FROZEN_DEATH_S = 25.0
 
 chances = st.sampled_from([0.0, 0.1, 0.4])
 picks = st.integers(min_value=0, max_value=100)
@@ -123,14 +91,14 @@ class FleetMachine(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 1_000_000), wanted=sizes, spares=st.integers(0, 1), places=st.integers(1, 4))
     def begin(self, seed: int, wanted: Any, spares: int, places: int) -> None:
         self.clock = FakeClock()
-        self.sim = SimBackend(self.shape, places, clock=self.clock, seed=seed, **TIMINGS)
+        self.sim = SimBackend(self.shape, places, clock=self.clock, seed=seed, frozen_death_s=FROZEN_DEATH_S, **TIMINGS)
         self.faulty = FaultyBackend(self.sim, seed)
         self.port = Port(self.faulty)
         self.fleet = SliceController(
             self.shape,
             wanted,
             spares=spares,
-            settings=SETTINGS,
+            settings=Settings(**SETTINGS),
             backend=self.port,
             clock=self.clock,
             record=self.record,
@@ -269,9 +237,7 @@ class FleetMachine(RuleBasedStateMachine):
 
     def check(self, changes: tuple[Change, ...]) -> None:
         """See that the invariants hold after a tick that made these changes."""
-        if self.fleet._ledger.blind:
-            taken = [change for change in changes if change.trigger in DESTRUCTIVE]
-            assert [change for change in taken if change.reason not in DIRECT] == []
+        assert list(wrong(self.fleet, changes, exclusive_nodes=self.shape.exclusive_nodes)) == []
         if self.all_are_heard:
             assert [change for change in changes if change.reason == Reason.SILENT] == []
         assert replay(changes, self.states) == ()
@@ -279,18 +245,11 @@ class FleetMachine(RuleBasedStateMachine):
         for change in changes:
             if change.trigger and change.dest is None:
                 del self.states[change.key]
-        used = [change for change in changes if change.trigger == "drain" and change.source == "running"]
-        assert [change for change in used if change.reason in {Reason.SCALE_DOWN, Reason.SURPLUS}] == []
-        records = [life.record for life in self.fleet._ledger.fleet.lives.values()]
-        assert check_records(records, exclusive_nodes=self.shape.exclusive_nodes) == ()
-        for row in self.fleet.status().slices:
-            if row.state in {"ready", "running"}:
-                assert {host.state for host in row.hosts} <= {"ready", "running"}, row
-        for run in self.fleet.status().runs:
-            if run.state == "succeeded":
-                assert set(run.attempts[-1].hosts) == {"returned"}
-            charged = [attempt.outcome for attempt in run.attempts if attempt.outcome in {"failed", "preempted"}]
-            assert (run.preemptions, run.failures) == (charged.count("preempted"), charged.count("failed"))
+        ledger, status = self.fleet._ledger, self.fleet.status()
+        # What is kept of the status from tick to tick is what would be made anew.
+        assert status.slices == tuple(map(slice_status, ledger.fleet.lives.values()))
+        rows = RunRows().rows(ledger.fleet.runs, Prospects(ledger), ledger.history.last_seq, ledger.fleet.now)
+        assert status.runs[len(status.runs) - len(rows) :] == rows
         held = [node for holding in self.sim.audit().values() for node in holding.nodes]
         assert len(held) == len(set(held)), self.sim.audit()
 

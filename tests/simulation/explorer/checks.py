@@ -7,32 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from sliceform.controller.model.events import OutcomeKind
 from sliceform.controller.reconcile.decide.run import Ended, RunRecord
-from sliceform.states import Change, Reason, check_records, replay
+from sliceform.states import Change, check_records, replay
 from sliceform.states.slices import SliceState
+from tests.simulation.invariants import DIRECT, TAKES_AWAY
 
 from . import core
 from .model import State
 
-#: Causes of a step that takes something away which need no look at the node table: somebody said so, a person asked,
-#: or it follows from an earlier such step.
-_SAID = frozenset(
-    {
-        Reason.AGENT_DIED,
-        Reason.AGENT_FAILED,
-        Reason.CLOSED,
-        Reason.GRACE_OVER,
-        Reason.GROUP_LOST,
-        Reason.HOST_LOST_TOGETHER,
-        Reason.LOST,
-        Reason.NODE_DIED,
-        Reason.OPERATOR,
-        Reason.PLACE_AVOIDED,
-        Reason.PLACE_REFUSED,
-        Reason.PREEMPTION_NOTICE,
-        Reason.WORK_GONE,
-    }
-)
-_TAKES_AWAY = frozenset({"preempt", "expire", "drain"})
 #: Faults after which an attempt may count as failed, and as preempted. A host that was cut off, ended its work by its
 #: own clock, and is heard again before it counts as lost, has failed.
 _FAILS = frozenset({"raise", "crash", "agent dies", "cut"})
@@ -57,7 +38,7 @@ def wrong(state: State, before: Mapping[str, str], changes: Sequence[Change]) ->
         for misfit in replay(changes, before):
             return misfit
         for change in changes:
-            if ledger.blind and change.trigger in _TAKES_AWAY and change.reason not in _SAID:
+            if ledger.blind and change.trigger in TAKES_AWAY and change.reason not in DIRECT:
                 return f"taken away while nothing was seen: {change}"
             if change.trigger == "create" and change.kind == "slice":
                 live = sum(life.record.live for life in fleet.lives.values())
