@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,8 @@ ANSWER_S = 30.0
 _PROGRESS_S = 10.0
 #: Least pause between two ticks of somebody who waits and drives the loop himself, seconds.
 _PAUSE_S = 1e-3
+#: How long a wait goes on at a time, seconds.
+_LOOK_UP_S = 1.0
 
 
 class Drive:
@@ -113,9 +116,14 @@ class Drive:
 
     def wait_event(self, event: threading.Event, timeout_s: float | None) -> bool:
         """Wait for something that the loop will set, at most so many seconds; return whether it is."""
-        if self.runner is not None:
-            return event.wait(timeout_s)
-        return self.wait(lambda _: event.is_set(), timeout_s)
+        if self.runner is None:
+            return self.wait(lambda _: event.is_set(), timeout_s)
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        # In parts: Python deals with a signal that came just as a wait began only when that wait is over.
+        while not event.wait(min(_LOOK_UP_S, max(0.0, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                return False
+        return True
 
     def wait(self, done: Callable[[FleetStatus], bool], timeout_s: float | None) -> bool:
         """Wait until the status satisfies `done`, at most so many seconds; return whether it does.
@@ -133,7 +141,7 @@ class Drive:
                 continue
             with self.loop.board.published:
                 if not done(self.loop.status):
-                    self.loop.board.published.wait(min(left, 1.0))
+                    self.loop.board.published.wait(min(left, _LOOK_UP_S))
             if time.monotonic() >= report:
                 report += _PROGRESS_S
                 log.info("still_waiting", fleet=self._label, summary=summarise_fleet(self.loop.status))

@@ -281,6 +281,22 @@ class TestOnItsOwnThread:
         fleet.close(grace_s=0.1)
         assert time.monotonic() - begun < 60.0
 
+    def test_a_wait_without_end_looks_up_now_and_then(self, sim: SimBackend) -> None:
+        """Else a signal that comes as it begins would be dealt with when it ends."""
+        times: list[float | None] = []
+
+        class Late(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                times.append(timeout)
+                if len(times) == 3:
+                    self.set()
+                return super().wait(0.0)
+
+        with self.fleet(sim) as fleet:
+            assert fleet._opened().wait_event(Late(), None)
+            assert not fleet._opened().wait_event(threading.Event(), 0.0)
+        assert times == [1.0, 1.0, 1.0]
+
     def test_leaving_the_body_waits_for_its_runs(self, sim: SimBackend) -> None:
         with self.fleet(sim) as fleet:
             run = fleet.submit(int)
