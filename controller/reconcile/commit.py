@@ -172,7 +172,7 @@ def _use(ledger: Ledger, life: Life, node_id: str | None, rank: int | None) -> N
     if node_id is None:
         return
     ledger.users.setdefault(node_id, set()).add((life.record.id, rank))
-    row = ledger.nodes.get(node_id)
+    row = ledger.fleet.nodes.get(node_id)
     if row is not None:
         fold_node(life, rank, node_id, row)
 

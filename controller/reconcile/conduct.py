@@ -155,7 +155,7 @@ class Conductor:
 
     def _oversee(self, run: RunRecord, attempt: Attempt) -> None:
         ledger, fleet = self._ledger, self._ledger.fleet
-        nodes = {} if ledger.blind else ledger.nodes
+        nodes = {} if fleet.blind else fleet.nodes
         seen = oversee(run, attempt, fleet.lives, nodes, now=fleet.now, epoch=fleet.epoch, settings=ledger.settings)
         deadline = min((time for time in (attempt.deadline, self._deadline(run, attempt, seen)) if time), default=None)
         if attempt.told != seen.departures.keys() or deadline != attempt.deadline:
@@ -177,11 +177,11 @@ class Conductor:
 
     def _review(self, run: RunRecord) -> None:
         """Charge a failure as a preemption after all, if the node that it was on has died meanwhile."""
-        ledger = self._ledger
+        ledger, fleet = self._ledger, self._ledger.fleet
         for attempt in run.attempts:
             if not attempt.provisional:
                 continue
-            dead = [] if ledger.blind else dead_suspects(attempt, attempt.departures, ledger.nodes)
+            dead = [] if fleet.blind else dead_suspects(attempt, attempt.departures, fleet.nodes)
             if dead:
                 run.failures -= 1
                 run.preemptions += 1
@@ -190,7 +190,7 @@ class Conductor:
                 ledger.record_attempt(attempt)
                 detail = f"attempt {attempt.spec.number} was preempted after all: {attempt.detail}"
                 ledger.note_run(run, Reason.ATTEMPT_ENDED, detail, "running" if run.active else "waiting")
-            elif attempt.doubted_at is not None and ledger.fleet.now - attempt.doubted_at < verdict_s(ledger.settings):
+            elif attempt.doubted_at is not None and fleet.now - attempt.doubted_at < verdict_s(ledger.settings):
                 continue
             attempt.provisional = False
 

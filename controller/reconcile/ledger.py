@@ -5,10 +5,8 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sliceform.controller.model.events import Node
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape
 from sliceform.controller.model.sizes import Desired
@@ -40,8 +38,7 @@ class Ledger:
     place_map: PlaceMap
     #: Number of the tick that is under way: the correlation id of all it changes.
     tick: int = 0
-    #: The node table as last read, and who uses which node: (slice id, host rank or None for the head group's node).
-    nodes: Mapping[str, Node] = field(default_factory=dict)
+    #: Who uses which node: (slice id, host rank or None for the head group's node).
     users: dict[str, set[tuple[str, int | None]]] = field(default_factory=dict)
     #: Lives that were released in this tick, of which the backend may drop everything.
     released: list[str] = field(default_factory=list)
@@ -49,8 +46,6 @@ class Ledger:
     room: tuple[int, Counter[str]] = (-1, Counter())
     #: Attempts by key, as long as they go on.
     attempts: dict[str, Attempt] = field(default_factory=dict)
-    #: Why the cluster cannot be observed; empty if it can.
-    blind: str = "not observed yet"
     #: Told after every tick.
     published: threading.Condition = field(default_factory=threading.Condition)
 
@@ -66,6 +61,7 @@ class Ledger:
             places=Places(settings),
             backoff=Backoff(settings.backoff_initial_s, settings.backoff_max_s, rng),
             hosts=shape.hosts,
+            blind="not observed yet",
         )
         outbox = Outbox(backoff_initial_s=settings.backoff_initial_s, backoff_max_s=settings.backoff_max_s, rng=rng)
         engines = Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history)

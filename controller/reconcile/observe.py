@@ -72,11 +72,10 @@ class Observer:
         if looks and isinstance(looks[-1], ObservationFailed):
             self._take(looks[-1])
         stale_s = _STALE_READS * ledger.settings.nodes_every_s + 5.0
-        if not ledger.blind and inputs.monotonic - self._observed_at > stale_s:
-            ledger.blind = f"the node table was not read for {stale_s:g} s"
-        fleet.now = self._time.tick(inputs.monotonic, blind=bool(ledger.blind))
+        if not fleet.blind and inputs.monotonic - self._observed_at > stale_s:
+            fleet.blind = f"the node table was not read for {stale_s:g} s"
+        fleet.now = self._time.tick(inputs.monotonic, blind=bool(fleet.blind))
         fleet.epoch = inputs.epoch
-        fleet.blind = bool(ledger.blind)
 
     def _take(self, event: Event) -> None:
         ledger, fleet = self._ledger, self._ledger.fleet
@@ -84,10 +83,9 @@ class Observer:
             self._take_nodes(event)
             return
         if isinstance(event, ObservationFailed):
-            if not ledger.blind:
+            if not fleet.blind:
                 log.warning("observation_failed", tick=ledger.tick, detail=event.detail)
-            ledger.blind = event.detail or "the observation failed"
-            fleet.blind = True
+            fleet.blind = event.detail or "the observation failed"
             return
         if isinstance(event, Explained):
             self._inquiry.answered(fleet, event)
@@ -109,9 +107,7 @@ class Observer:
     def _take_nodes(self, event: NodesSeen) -> None:
         """Take in a complete read: only nodes whose row changed can change what is known of a slice."""
         ledger, fleet = self._ledger, self._ledger.fleet
-        before = ledger.nodes
-        ledger.nodes = event.nodes
-        ledger.blind, fleet.blind = "", False
+        before, fleet.nodes, fleet.blind = fleet.nodes, event.nodes, ""
         self._observed_at = self._monotonic
         self._nodes_changed = self._nodes_changed or bool(event.changed)
         # In order: what a set goes through first differs from process to process.

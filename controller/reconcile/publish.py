@@ -48,7 +48,7 @@ class StatusBoard:
             ledger.history.last_seq,
             len(fleet.runs),
             fleet.desired.generation,
-            ledger.blind,
+            fleet.blind,
             len(ledger.outbox),
             fleet.places.names(),
         )
@@ -83,7 +83,7 @@ class StatusBoard:
             slices=rows,
             runs=(*self._ended.values(), *runs),
             effective_silence_s=ledger.settings.effective_silence_s,
-            blind=ledger.blind,
+            blind=fleet.blind,
             effects_in_flight=len(ledger.outbox),
             avoided={place: f"{row.cause}: {row.detail}" for place, row in avoided.items()},
             waits_for=self._growth(ready),

@@ -21,7 +21,7 @@ class Reservations:
     def follow(self, *, nodes_changed: bool) -> None:
         """Let what waits for a place go where it may go now."""
         ledger, fleet = self._ledger, self._ledger.fleet
-        fleet.places.settle(fleet.now, ledger.nodes if nodes_changed else None, self._waiting_since())
+        fleet.places.settle(fleet.now, fleet.nodes if nodes_changed else None, self._waiting_since())
         ledger.place_map.settle(fleet.now)
         known = (ledger.place_map.version, fleet.places.version)
         if known != self._known:

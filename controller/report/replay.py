@@ -98,17 +98,17 @@ class _Replay:
 
     def __init__(self, header: Mapping[str, Any]) -> None:
         self._versions = header.get("versions", {})
-        self._fleet = _fleet_of(header)
+        self._ledger = _ledger_of(header)
         backend: Any = _Nowhere()
         clock: Any = _Then(header["monotonic"])
-        self._loop = Reconciler(self._fleet, backend, clock, label="replay", seed=header["seed"])
+        self._loop = Reconciler(self._ledger, backend, clock, label="replay", seed=header["seed"])
         self._ticks = 0
         self._difference: Difference | None = None
 
     def take(self, row: Mapping[str, Any]) -> None:
         if self._difference is not None:
             return
-        inputs = inputs_of(row, self._fleet.nodes)
+        inputs = inputs_of(row, self._ledger.fleet.nodes)
         seen: list[Ticked] = []
         with suppress(Exception):  # it is one of the decisions that are compared
             self._loop.witness(inputs, seen.append)
@@ -122,7 +122,7 @@ class _Replay:
         return Replayed(self._versions, self._ticks, self._difference)
 
 
-def _fleet_of(header: Mapping[str, Any]) -> Ledger:
+def _ledger_of(header: Mapping[str, Any]) -> Ledger:
     if header["format"] != FORMAT:
         raise ConfigurationError(
             f"the record has form {header['format']}, this sliceform reads {FORMAT}: use its version"

@@ -98,7 +98,7 @@ def watch(answer_s: Callable[[], float], seconds: float) -> tuple[list[float], i
         wait_s = inner()
         if backend.looks:
             ticks += 1
-            blind += bool(loop.ledger.blind)
+            blind += bool(loop.ledger.fleet.blind)
         return wait_s
 
     loop.tick = tick  # type: ignore[method-assign]

@@ -215,7 +215,7 @@ class TestHardware:
             for worker_id, kind in enumerate(("A100", "H100")):
                 world.sim.relabel(place, worker_id, accelerator=kind)
         world.ready()
-        nodes = world.fleet._ledger.nodes
+        nodes = world.fleet._ledger.fleet.nodes
         kinds = {frozenset(nodes[host.node_id].accelerator for host in row.hosts) for row in world.rows()}
         assert kinds == {frozenset({"A100"}), frozenset({"H100"})}
         assert world.changes("expire") == []

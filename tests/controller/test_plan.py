@@ -128,7 +128,7 @@ class TestWhateverThePicture:
         self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject
     ) -> None:
         fleet = data.draw(any_fleet)
-        fleet.blind = True
+        fleet.blind = "nobody answers"
         assert plan(fleet).pause.count <= fleet.pause.count
         for step in plan(fleet).steps:
             assert step.reason not in {Reason.SCALE_DOWN, Reason.SURPLUS}

@@ -5,8 +5,10 @@ Pure values; the loop's thread owns and updates them, `plan` only reads.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sliceform.controller.model.events import Node
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.decide.life import Life
@@ -41,8 +43,10 @@ class Fleet:
     #: Loop time, seconds, and the epoch time that goes with it.
     now: float = 0.0
     epoch: float = 0.0
-    #: The last observation failed: nothing may be destroyed because of what is not seen.
-    blind: bool = False
+    #: Why the cluster cannot be observed: nothing may be destroyed because of what is not seen; empty if it can.
+    blind: str = ""
+    #: The node table as it was last read, by node id.
+    nodes: Mapping[str, Node] = field(default_factory=dict)
     #: The node table has been read once: it is known which places are whole.
     surveyed: bool = False
     #: Set when the fleet closes: loop time by which all work is to be gone.

@@ -38,7 +38,7 @@ def wrong(state: State, before: Mapping[str, str], changes: Sequence[Change]) ->
         for misfit in replay(changes, before):
             return misfit
         for change in changes:
-            if ledger.blind and change.trigger in TAKES_AWAY and change.reason not in DIRECT:
+            if fleet.blind and change.trigger in TAKES_AWAY and change.reason not in DIRECT:
                 return f"taken away while nothing was seen: {change}"
             if change.trigger == "create" and change.kind == "slice":
                 live = sum(life.record.live for life in fleet.lives.values())

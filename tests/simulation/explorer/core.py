@@ -148,7 +148,7 @@ def closing(core: Reconciler) -> bool:
 
 
 def blind(core: Reconciler) -> bool:
-    return bool(core.ledger.blind)
+    return bool(core.ledger.fleet.blind)
 
 
 def in_flight(core: Reconciler) -> list[Any]:

@@ -243,7 +243,7 @@ LEFT_OUT: dict[str, str] = {
 }
 
 #: Fields whose order says nothing.
-UNORDERED = frozenset({"Ledger.nodes", "Ledger.users", "PlaceMap.holders", "PlaceMap.owners"})
+UNORDERED = frozenset({"Fleet.nodes", "Ledger.users", "PlaceMap.holders", "PlaceMap.owners"})
 
 #: Caches that refer to what is copied: a copy has none.
 REMADE: dict[str, Any] = {"PlaceMap._outlook": None}
