@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 class Life(Protocol[S]):
     """What the engine needs of a record."""
 
-    #: Its id, the key of its changes.
-    id: str
+    @property
+    def id(self) -> str:
+        """Its id, the key of its changes."""
+
     #: Its state; None before entry and after exit.
     state: S | None
     #: When it came into that state, on the monotonic clock, and in seconds since the epoch.

@@ -30,11 +30,17 @@ class Reason(StrEnum):
     RUN_ENDED = "run_ended", "The run's attempt ended and left the slice."
     RUN_FINISHED = "run_finished", "The run reached its final outcome."
     RUN_CANCELLED = "run_cancelled", "The run was cancelled by its owner."
+    LIMIT_REACHED = "limit_reached", "The run has waited, or gone on, for longer than its options allow."
     ATTEMPT_STARTED = "attempt_started", "An attempt of a run began on its slices."
     ATTEMPT_ENDED = "attempt_ended", "An attempt of a run ended."
     ATTEMPT_SUPERSEDED = (
         "attempt_superseded",
         "An attempt was ended on purpose, to grow, shrink or make way; it charges no budget.",
+    )
+    PROCESS_ENDED = "process_ended", "A process of the attempt ended other than well, which ends it everywhere."
+    PREEMPTED_AFTER_ALL = (
+        "preempted_after_all",
+        "What ended on the host looked like a failure and proved to be the loss of it.",
     )
     PROCESS_STARTED = "process_started", "The function's process is alive on the host."
     PROCESS_GONE = "process_gone", "The function's process is no longer on the host."

@@ -25,11 +25,11 @@ class RunTrigger(StrEnum):
     RETRY = "retry"
     #: Every host of an attempt returned.
     SUCCEEDED = "succeeded"
-    #: It may not be tried again after a failure, or a limit of its time is reached.
+    #: It may not be tried again after a failure.
     FAILED = "failed"
     #: It may not be tried again after a preemption.
     PREEMPTED = "preempted"
-    #: Somebody asked for its end.
+    #: Somebody asked for its end, or a limit of its time is reached.
     CANCELLED = "cancelled"
 
 
@@ -68,9 +68,18 @@ RUN_TABLE: TransitionTable[RunState, RunTrigger] = TransitionTable(
             None,
             "Its attempt failed, and its budget for failures is used up or the user's rules forbid another.",
         ),
-        _row(_T.FAILED, _S.WAITING, None, "It reached a limit of its time while it waited."),
         _row(_T.PREEMPTED, _S.RUNNING, None, "Its attempt was preempted, and its budget for that is used up."),
-        _row(_T.CANCELLED, _S.RUNNING, None, "Somebody asked for its end, and nothing of its attempt runs any more."),
-        _row(_T.CANCELLED, _S.WAITING, None, "Somebody asked for its end while it waited."),
+        _row(
+            _T.CANCELLED,
+            _S.RUNNING,
+            None,
+            "Somebody asked for its end or a limit of its time is reached, and nothing of its attempt runs any more.",
+        ),
+        _row(
+            _T.CANCELLED,
+            _S.WAITING,
+            None,
+            "Somebody asked for its end, or a limit of its time was reached, while it waited.",
+        ),
     ),
 )

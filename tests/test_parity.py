@@ -79,7 +79,7 @@ ROWS = {
         "the cluster's autoscaler learns what is missing",
         (
             f"tests/ray/test_autoscaling.py::{_GROWS}",
-            "tests/controller/test_plan.py::TestCount::test_what_is_missing_is_created_with_its_hosts",
+            "tests/controller/test_plan.py::TestCount::test_what_is_missing_is_created",
         ),
     ),
     8: Row(

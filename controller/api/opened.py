@@ -120,7 +120,6 @@ class Opened(ABC):
                 backend,
                 self._clock,
                 label=identity.label,
-                seed=seed,
                 run_of=self._record_of,
                 record=None if self._recorder is None else self._recorder.take,
             )

@@ -132,7 +132,7 @@ class Run:
     def __repr__(self) -> str:
         """Name it, with its state; nothing of what it was given."""
         tries = self.record.tries
-        return f"<Run {self.id}: {self.record.state}, {tries} attempt{'s' * (tries != 1)}>"
+        return f"<Run {self.id}: {self.record.stands}, {tries} attempt{'s' * (tries != 1)}>"
 
     def over(self) -> None:
         """Tell those who wait that it is over; called by the loop."""

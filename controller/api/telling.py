@@ -10,7 +10,7 @@ from sliceform.controller.api.closing import Closing
 from sliceform.controller.follow.attempt_steps import AttemptSteps
 from sliceform.controller.follow.callbacks import Callback
 from sliceform.controller.follow.journal.reader import open_journal
-from sliceform.controller.reconcile.decide.step import Step
+from sliceform.controller.reconcile.decide.step import Step, WorkStep
 from sliceform.controller.reconcile.place_status import FleetPlaces
 from sliceform.controller.reconcile.status import FleetStatus
 from sliceform.controller.report.why import FleetWhy, Why
@@ -52,7 +52,7 @@ class Telling(Closing):
         known = status.runs if run is None else (*status.runs, run.status())
         return why_one(self.history, backend, slice_id, status=status._replace(runs=known), now=now)
 
-    def plan(self) -> tuple[Step, ...]:
+    def plan(self) -> tuple[Step | WorkStep, ...]:
         """Return what the next tick would do as things stand, without doing it; empty when all is as it should be.
 
         Raises:

@@ -35,14 +35,11 @@ class AttemptSteps:
         self._begun = Once(attempt.key for attempt in told)
 
     def of(self, attempts: Iterable[AttemptRecord]) -> Iterator[AttemptRecord]:
-        """Give the beginning of those that were not known, and the end of those that have ended.
-
-        The end is given once more if it was charged to another budget afterwards.
-        """
+        """Give the beginning of those that were not known, and the end of those of which it is known how they ended."""
         for attempt in attempts:
             if self._begun.first(attempt.key):
                 yield _as_begun(attempt)
-            if attempt.ended_at is not None:
+            if attempt.outcome is not None:
                 yield attempt
 
 

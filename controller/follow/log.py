@@ -11,7 +11,9 @@ from sliceform.controller.follow.follower import Batch
 from sliceform.controller.reconcile.decide.run import Ended
 from sliceform.states.history import Change
 from sliceform.states.history.attempt_log import AttemptRecord
+from sliceform.states.history.run_stories import end_of_run
 from sliceform.states.reasons import Reason
+from sliceform.states.runs import RunTrigger
 from sliceform.states.slices import SliceTrigger
 
 #: Documented: users set its level.
@@ -21,8 +23,6 @@ log = structlog.get_logger("sliceform.controller.log")
 _LOSSES = frozenset({SliceTrigger.PREEMPT, SliceTrigger.EXPIRE})
 #: Notes that somebody may have to act on. A failed effect is not one: it is tried again, and the backend warned of it.
 _GRAVE = frozenset({Reason.LOST_AFTER_NOTICE, Reason.QUARANTINED, Reason.STUCK})
-#: Notes of runs that say less than the events of the attempt itself.
-_SAID_BY_ATTEMPTS = frozenset({Reason.ATTEMPT_STARTED, Reason.ATTEMPT_ENDED})
 _BAD_ENDS = frozenset({Ended.FAILED, Ended.PREEMPTED})
 #: By kind and whether it is a note; written out, so that a search for an event's name finds it.
 _EVENTS: Mapping[tuple[str, bool], str] = {
@@ -30,7 +30,10 @@ _EVENTS: Mapping[tuple[str, bool], str] = {
     ("slice", True): "slice_noted",
     ("host", False): "host_changed",
     ("host", True): "host_noted",
+    ("run", False): "run_changed",
     ("run", True): "run_noted",
+    ("attempt", False): "attempt_changed",
+    ("attempt", True): "attempt_noted",
     ("fleet", True): "fleet_noted",
 }
 
@@ -70,14 +73,20 @@ def level_of(change: Change) -> str:
     """Say how much a change weighs.
 
     Returns:
-        `debug` for hosts, whose slice says what follows, and for what an attempt's own events say better; `warning` for
-        losses, slices that cannot become ready, runs that failed and whatever is stuck; `info` for the rest.
+        `debug` for hosts, whose slice says what follows, and for moves that an attempt's own events say better;
+        `warning` for losses, slices that cannot become ready, runs that failed and whatever is stuck; `info` for the
+        rest.
 
     """
-    if change.kind == "host" or (change.kind == "run" and change.reason in _SAID_BY_ATTEMPTS):
+    if change.kind == "host" or (change.kind == "attempt" and not change.is_note) or _said_by_attempts(change):
         return "debug"
     if change.trigger in _LOSSES or (change.is_note and change.reason in _GRAVE):
         return "warning"
-    if change.reason == Reason.RUN_FINISHED and change.dest in _BAD_ENDS:
+    if change.ends_run and end_of_run(change) in _BAD_ENDS:
         return "warning"
     return "info"
+
+
+def _said_by_attempts(change: Change) -> bool:
+    """Whether a run only moved because an attempt of it began or ended."""
+    return change.kind == "run" and change.trigger in {RunTrigger.START, RunTrigger.RETRY}

@@ -18,8 +18,8 @@ from sliceform.controller.follow.follower import Batch
 from sliceform.controller.follow.waits import Waits
 from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
 from sliceform.states.history import Change
+from sliceform.states.history.run_stories import end_of_run
 from sliceform.states.hosts import HostState
-from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState
 
 log = structlog.get_logger(__name__)
@@ -178,8 +178,8 @@ class Measures:
         counts: Counter[tuple[Metric, tuple[str, ...]]] = Counter()
         for change in batch.changes:
             counts[_counted(change)] += 1
-            if change.kind == "run" and change.reason == Reason.RUN_FINISHED:
-                counts[RUNS, (str(change.dest),)] += 1
+            if change.ends_run:
+                counts[RUNS, (end_of_run(change),)] += 1
             for took in self._waits.of(change):
                 self._record(_TOOK[took.what], took.seconds)
         for attempt in batch.attempts:

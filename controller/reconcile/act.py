@@ -53,9 +53,14 @@ class Outbox:
         return self._items.get((slice_id, effect))
 
     def put(self, request: EffectRequest, now: float) -> None:
-        """Add an effect, due at once; one for the same key is replaced, and a release ends all others of its life."""
+        """Add an effect, due at once, in the place of one for the same key; a release ends all others of its life.
+
+        A stop says more than a notice to stop, which it ends.
+        """
         if request.effect is Effect.RELEASE:
             self.drop(request.slice_id)
+        elif request.effect is Effect.STOP:
+            self._items.pop((request.slice_id, Effect.NOTIFY), None)
         self._items[request.slice_id, request.effect] = Outstanding(request, now)
 
     def drop(self, slice_id: str) -> None:

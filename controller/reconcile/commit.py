@@ -1,340 +1,140 @@
-"""Commit one step: move the record through its table, keep the books, and put the effects into the outbox.
+"""Commit steps: move the records through their tables, keep the books, and put the effects into the outbox.
 
-Nothing here acts on the world: effects are submitted after the tick's commits.
+What one table makes of another follows from `COUPLINGS`. Nothing here acts on the world: effects are submitted after
+the tick's commits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-from sliceform.controller.model.effects import Assemble, EffectRequest, Launch, Notify, Release, Reserve
-from sliceform.controller.model.events import PROCESS_LOSSES, Loss
-from sliceform.controller.model.shapes import TpuSlice
-from sliceform.controller.reconcile.decide.fold import fold_node
+from sliceform.controller.reconcile import books, requests, run_books
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.policy import Vacancy
-from sliceform.controller.reconcile.decide.run import Departure, Left
-from sliceform.controller.reconcile.decide.step import Step
-from sliceform.controller.reconcile.decide.sync import earliest_notice, silent_ranks
-from sliceform.controller.reconcile.kinds import choose_kind
+from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
+from sliceform.controller.reconcile.decide.step import Step, WorkStep
 from sliceform.controller.reconcile.ledger import Ledger
-from sliceform.states.effects import Effect
-from sliceform.states.hosts import HostTrigger
-from sliceform.states.reasons import Reason
-from sliceform.states.records import HostRecord
-from sliceform.states.slices import SliceState, SliceTrigger
-
-#: Expiries after which trying again at once would fail again.
-_FAILURES = frozenset(
-    {
-        Reason.PLACE_REFUSED,
-        Reason.AGENT_FAILED,
-        Reason.WRONG_DEVICES,
-        Reason.WRONG_NODE,
-        Reason.BUDGET_SPENT,
-    }
-)
-#: States in which a slice works for no attempt any more.
-_LEAVING = frozenset({SliceState.PREEMPTED, SliceState.DRAINING})
+from sliceform.states.couplings import COUPLINGS, Coupling, Whose
 
 
-def commit(ledger: Ledger, step: Step) -> None:
-    """Make one step happen.
+class _Moved(NamedTuple):
+    """A step that moved a record: a slice or a host of a life, a run, or an attempt."""
+
+    step: Step | WorkStep
+    what: Life | RunRecord | Attempt
+
+
+def commit(ledger: Ledger, steps: Iterable[Step | WorkStep]) -> bool:
+    """Make steps happen, then everything that they take along; return whether a run or an attempt moved.
 
     Raises:
-        InvalidTransition: the table has no such row; nothing has changed.
+        InvalidTransition: a table has no such row; that step has changed nothing.
 
     """
-    if step.trigger is SliceTrigger.CREATE and step.rank is None:
-        _begin(ledger, step)
-    life = ledger.fleet.lives[step.slice_id]
+    moved = deque(found for step in list(steps) if (found := _make(ledger, step)) is not None)
+    worked = False
+    while moved:
+        first = moved.popleft()
+        worked = worked or isinstance(first.step, WorkStep)
+        for coupling in COUPLINGS.of(_kind(first.step), str(first.step.trigger)):
+            for step in _taken_along(ledger, first, coupling):
+                found = _make(ledger, step, first.what)
+                assert found is not None
+                moved.append(found)
+    return worked
+
+
+def _kind(step: Step | WorkStep) -> str:
+    if isinstance(step, Step):
+        return "slice" if step.rank is None else "host"
+    return "attempt" if "/" in step.key else "run"
+
+
+def _make(ledger: Ledger, step: Step | WorkStep, beside: Life | RunRecord | Attempt | None = None) -> _Moved | None:
+    """Make one step; return None for a note, which takes nothing along.
+
+    `beside` is what took it along: a slice that is released is known no more when its hosts are.
+    """
+    if isinstance(step, WorkStep):
+        work = _make_work(ledger, step)
+        return None if step.trigger is None else _Moved(step, work)
+    life = beside if isinstance(beside, Life) and step.rank is not None else _life(ledger, step)
+    _make_slice(ledger, life, step)
+    return None if step.trigger is None else _Moved(step, life)
+
+
+def _life(ledger: Ledger, step: Step) -> Life:
+    if step.slice_id not in ledger.fleet.lives:
+        books.begin(ledger, step)
+    return ledger.fleet.lives[step.slice_id]
+
+
+def _make_slice(ledger: Ledger, life: Life, step: Step) -> None:
     if step.trigger is None:
-        _note(ledger, life, step)
-    elif step.rank is None:
-        _commit_slice(ledger, life, step)
-    else:
-        _commit_host(ledger, life, life.record.hosts[step.rank], step)
-
-
-def renew(ledger: Ledger) -> None:
-    """Ask anew for reservations that wait where other places are to be kept away from now.
-
-    Of those that keep away from TPU slices which have come free, no more than there are such slices.
-    """
-    fleet, outlook = ledger.fleet, ledger.outlook
-    waiting = [life for life in fleet.lives.values() if life.waits_for_reservation]
-    missed = [life for life in waiting if life.asked is not None and outlook.is_missed_by(life.asked)]
-    if isinstance(ledger.shape, TpuSlice):
-        # All others that wait can take them as well.
-        others = len(waiting) - len(missed)
-        missed = missed[: max(1, len(outlook.free) - others)]
-    trapped = [life for life in waiting if life.asked is not None and outlook.traps_it(life.asked)]
-    for life in dict.fromkeys([*trapped, *missed]):
-        ask_anew(ledger, life)
-
-
-def ask_anew(ledger: Ledger, life: Life) -> None:
-    """Ask for a reservation that waits as it would be asked for now."""
-    ledger.outbox.put(_reserve(ledger, life), ledger.fleet.now)
-
-
-def _begin(ledger: Ledger, step: Step) -> None:
-    fleet = ledger.fleet
-    generation = fleet.desired.generation
-    life = Life.begin(step.slice_id, fleet.hosts, generation=generation, replaces=step.cause)
-    fleet.lives[step.slice_id] = life
-    fleet.next_number += 1
-    life.vacancy = next((vacancy for vacancy in fleet.vacancies if vacancy.slice_id == step.cause), None)
-    if life.vacancy is not None:
-        fleet.vacancies.remove(life.vacancy)
-
-
-def _commit_slice(ledger: Ledger, life: Life, step: Step) -> None:
-    fleet, record = ledger.fleet, life.record
-    row = ledger.slices.fire(
-        record,
-        step.trigger,  # type: ignore[arg-type]
-        now=fleet.now,
-        at=fleet.epoch,
-        tick=ledger.tick,
-        reason=step.reason,
-        detail=step.detail,
-        cause=step.cause,
-    )
-    if row.dest in _LEAVING:
-        _leave_attempt(ledger, life, step)
-    keep = _BOOKS.get(row.trigger)
-    if keep is not None:
-        keep(ledger, life, step)
+        ledger.note(life.record, step.reason, step.detail, step.cause)
+        books.noted(ledger, life, step)
+        return
+    record: Any = life.record if step.rank is None else life.record.hosts[step.rank]
+    row = ledger.move(record, step.trigger, step.reason, step.detail, step.cause)
+    if step.rank is not None:
+        books.host_moved(ledger, life, record, step)
+        return
+    books.slice_moved(ledger, life, step)
     for effect in row.effects:
-        request = _request(ledger, life, effect)
-        if request is not None:
-            ledger.outbox.put(request, fleet.now)
+        requests.request(ledger, life, effect)
 
 
-def _leave_attempt(ledger: Ledger, life: Life, step: Step) -> None:
-    """Write into the attempt that the slice works for that it leaves, and why."""
-    attempt = ledger.attempts.get(life.record.attempt or "")
+def _make_work(ledger: Ledger, step: WorkStep) -> RunRecord | Attempt:
+    run = ledger.run(step.key.partition("/")[0])
+    attempt = next((one for one in (*run.attempts[-1:], *run.unsettled) if one.id == step.key), None)
+    what = run if attempt is None else attempt
+    if step.trigger is None:
+        if step.reason is not None:
+            ledger.note(what, step.reason, step.detail, step.cause)
+        if attempt is None:
+            run_books.run_noted(ledger, run, step)
+        else:
+            run_books.attempt_noted(ledger, attempt, step)
+        return what
+    assert step.reason is not None
+    row = ledger.move(what, step.trigger, step.reason, step.detail, step.cause)
     if attempt is None:
-        return
-    host = step.cause or life.record.id
-    if step.trigger is SliceTrigger.DRAIN:
-        left = Left(Departure.TAKEN, step.detail or "drained", host)
-    elif step.reason in PROCESS_LOSSES:
-        left = Left(Departure.FAILED, f"{step.detail} ({step.reason.value})", host)
+        run_books.run_moved(ledger, run, step)
+        return run
+    run_books.attempt_moved(ledger, run, attempt, step)
+    if row.effects:
+        requests.tell(ledger, attempt)
+    return attempt
+
+
+def _taken_along(ledger: Ledger, moved: _Moved, coupling: Coupling) -> Iterator[Step | WorkStep]:
+    """Yield what a coupling asks for, of those records for which it is legal."""
+    step, what = moved
+    reason = coupling.reason or step.reason
+    assert reason is not None
+    then: Any = coupling.then
+    # A host that was lost takes the others along, not what a new slice stands in for.
+    cause = step.cause if step.cause and step.cause.startswith(f"{step.key}/") else step.key
+    legal = ledger.engines[coupling.then_table.name].table.row
+    if coupling.whose is Whose.HOSTS:
+        assert isinstance(what, Life)
+        for host in what.record.hosts:
+            if legal(host.state, then) is not None:
+                yield Step(what.record.id, host.rank, then, reason, step.detail, cause)
+    elif coupling.whose is Whose.SLICES:
+        assert isinstance(what, Attempt)
+        for life in (ledger.fleet.lives.get(member) for member in what.spec.members):
+            if life is not None and legal(life.record.state, then) is not None:
+                yield Step(life.record.id, None, then, reason, step.detail, cause)
     else:
-        left = Left(Departure.PREEMPTED, step.detail, host)
-    attempt.leave(life.record.id, left)
+        other = _work_of(ledger, what)
+        if other is not None and legal(other.state, then) is not None:
+            yield WorkStep(other.id, then, reason, step.detail, cause)
 
 
-def _commit_host(ledger: Ledger, life: Life, host: HostRecord, step: Step) -> None:
-    fleet = ledger.fleet
-    ledger.hosts.fire(
-        host,
-        step.trigger,  # type: ignore[arg-type]
-        now=fleet.now,
-        at=fleet.epoch,
-        tick=ledger.tick,
-        reason=step.reason,
-        detail=step.detail,
-        cause=step.cause,
-    )
-    life.record.version += 1
-    if step.trigger is HostTrigger.PLACE:
-        host.node_id = life.view.hosts[host.rank].node_id
-        _use(ledger, life, host.node_id, host.rank)
-    elif step.trigger is HostTrigger.FINISH:
-        life.noted_end = True
-
-
-def _note(ledger: Ledger, life: Life, step: Step) -> None:
-    fleet = ledger.fleet
-    ledger.slices.note(
-        life.record, at=fleet.epoch, tick=ledger.tick, reason=step.reason, detail=step.detail, cause=step.cause
-    )
-    if step.reason is Reason.LOST_AFTER_NOTICE:
-        life.noted_loss = True
-    elif step.reason in {Reason.NOTICE_MERGED, Reason.NOTICE_WITHDRAWN}:
-        life.noted_notice = earliest_notice(life)
-        life.record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice else life.record.deadline
-    elif step.reason is Reason.HELD_UP:
-        life.noted_held_up = life.view.held_up
-    elif step.reason is Reason.STUCK:
-        life.noted_stuck = True
-    elif step.reason is Reason.WORK_ENDED:
-        life.noted_end = True
-    elif step.reason is Reason.HURRIED:
-        ledger.outbox.put(_release(ledger, life, fleet.work_until(life)), fleet.now)
-
-
-def _use(ledger: Ledger, life: Life, node_id: str | None, rank: int | None) -> None:
-    """Remember who uses a node, and look at once whether it is alive."""
-    if node_id is None:
-        return
-    ledger.users.setdefault(node_id, set()).add((life.record.id, rank))
-    row = ledger.fleet.nodes.get(node_id)
-    if row is not None:
-        fold_node(life, rank, node_id, row)
-
-
-def _placed(ledger: Ledger, life: Life, _: Step) -> None:
-    life.record.place = life.view.place
-    _use(ledger, life, life.view.head_node, None)
-    if life.record.place is not None:
-        ledger.place_map.hold(life.record.place, life.record.id)
-
-
-def _prepared(ledger: Ledger, life: Life, _: Step) -> None:
-    ledger.fleet.added_at = ledger.fleet.now
-    life.vacancy = None
-
-
-def _finished(ledger: Ledger, life: Life, _: Step) -> None:
-    # Not before: agents that die again and again were all ready first.
-    for node in life.view.nodes:
-        ledger.fleet.places.worked(node or "")
-    life.record.attempt = None
-    life.over = None
-    life.noted_end = False
-    life.view.outcomes.clear()
-
-
-def _preempted(ledger: Ledger, life: Life, step: Step) -> None:
-    fleet, record = ledger.fleet, life.record
-    record.lost = step.reason is not Reason.PREEMPTION_NOTICE
-    life.noted_notice = earliest_notice(life)
-    record.deadline = life.noted_notice.deadline_epoch_s if life.noted_notice is not None else None
-    fleet.lost_at = fleet.now
-    fleet.vacancies.append(Vacancy.of(record.id, life.vacancy, lost=True))
-    if step.reason in PROCESS_LOSSES:
-        # The place is as good as before; one where processes die again and again is not.
-        _count_failure(ledger, life, step)
-        return
-    nodes = _lost_nodes(ledger, life)
-    # A TPU slice is lost as a whole; elsewhere the neighbours are as good as before.
-    places = {life.view.place: nodes} if life.view.place else {node: frozenset({node}) for node in sorted(nodes)}
-    for place, gone in places.items() if nodes else ():
-        fleet.places.lost(place, gone, fleet.now, f"{record.id}: {step.reason.value}")
-
-
-def _expired(ledger: Ledger, life: Life, step: Step) -> None:
-    fleet, record = ledger.fleet, life.record
-    ledger.place_map.give_up(record.place or "", record.id)
-    vacancy = Vacancy.of(record.id, life.vacancy)
-    if step.reason not in _FAILURES:
-        fleet.vacancies.append(vacancy)
-        return
-    detail = f"{record.id}: {step.detail or step.reason.value}"
-    fleet.vacancies.append(vacancy.failed(fleet.backoff, fleet.now, detail))
-    _count_failure(ledger, life, step)
-
-
-def _count_failure(ledger: Ledger, life: Life, step: Step) -> None:
-    """Count against the hosts that a slice failed because of; too often, and their place is not used for a while."""
-    fleet, record = ledger.fleet, life.record
-    for node in _culprits(life, step):
-        place = life.view.place or node
-        if fleet.places.failed(place, node, fleet.now, f"{step.reason.value}: {step.detail}"):
-            detail = f"{place} is not used for {ledger.settings.quarantine_s:g} s, or until nothing else is free"
-            ledger.slices.note(record, at=fleet.epoch, tick=ledger.tick, reason=Reason.QUARANTINED, detail=detail)
-
-
-def _drained(ledger: Ledger, life: Life, step: Step) -> None:
-    ledger.place_map.give_up(life.record.place or "", life.record.id)
-    if step.reason is Reason.OPERATOR:
-        ledger.fleet.vacancies.append(Vacancy.of(life.record.id, life.vacancy, lost=True))
-
-
-def _released(ledger: Ledger, life: Life, _: Step) -> None:
-    record = life.record
-    del ledger.fleet.lives[record.id]
-    ledger.place_map.leave(record.place or "", record.id)
-    ledger.outbox.drop(record.id)
-    ledger.released.append(record.id)
-    for node in (*life.view.nodes, life.view.head_node):
-        users = ledger.users.get(node or "")
-        if users is not None:
-            users -= {user for user in users if user[0] == record.id}
-            if not users:
-                del ledger.users[node or ""]
-
-
-def _lost_nodes(ledger: Ledger, life: Life) -> frozenset[str]:
-    """Return the nodes that a slice was lost with: dead, noticed or silent ones. What else ended leaves a node as good.
-
-    So after somebody has removed a group, or where agents end beside a node that died, nothing is avoided for it.
-    """
-    view, fleet = life.view, ledger.fleet
-    silent = silent_ranks(life, fleet.now, ledger.settings.effective_silence_s)
-    nodes = {
-        host.node_id for rank, host in enumerate(view.hosts) if _is_dead(host.lost) or host.notices or rank in silent
-    }
-    if _is_dead(view.lost):
-        nodes.add(view.head_node)
-    return frozenset(node for node in nodes if node)
-
-
-def _is_dead(loss: Loss | None) -> bool:
-    return loss is not None and loss.reason in {Reason.NODE_DIED, Reason.NODE_GONE}
-
-
-def _culprits(life: Life, step: Step) -> list[str]:
-    """Return the nodes that a slice failed because of: of the host in question, or of those that did not answer."""
-    view = life.view
-    accused = [host for host in life.record.hosts if host.id == step.cause]
-    late = [host for host in life.record.hosts if view.hosts[host.rank].agent_node is None]
-    nodes = [view.hosts[host.rank].node_id for host in accused or late]
-    # Where no host has been placed, the head is all that is known of a slice.
-    return [node for node in dict.fromkeys(nodes if any(nodes) else [view.head_node]) if node]
-
-
-_BOOKS: Mapping[SliceTrigger, Callable[[Ledger, Life, Step], None]] = {
-    SliceTrigger.PLACE: _placed,
-    SliceTrigger.PREPARE: _prepared,
-    SliceTrigger.FINISH: _finished,
-    SliceTrigger.PREEMPT: _preempted,
-    SliceTrigger.EXPIRE: _expired,
-    SliceTrigger.DRAIN: _drained,
-    SliceTrigger.RELEASE: _released,
-}
-
-
-def _request(ledger: Ledger, life: Life, effect: Effect) -> EffectRequest | None:
-    """Say in full what an effect of this life asks for; None if there is nothing to ask."""
-    record, shape = life.record, ledger.shape
-    if effect is Effect.RESERVE:
-        return _reserve(ledger, life)
-    if effect is Effect.ASSEMBLE:
-        return Assemble(record.id, shape, record.place, ledger.place_map.units(record.place))
-    if effect is Effect.LAUNCH:
-        spec = ledger.attempts[record.attempt or ""].spec
-        return Launch(record.id, shape, spec, spec.members.index(record.id))
-    if effect is Effect.NOTIFY:
-        if record.attempt is None or record.lost:
-            return None
-        return Notify(record.id, record.attempt, record.deadline)
-    return _release(ledger, life, _work_until(ledger, life))
-
-
-def _work_until(ledger: Ledger, life: Life) -> float:
-    """Return by when work on a slice that is let go of has to be gone, loop time: now, unless a person asked."""
-    fleet, record = ledger.fleet, life.record
-    if record.attempt is None or record.reason not in {Reason.CLOSED, Reason.OPERATOR}:
-        return fleet.now
-    return fleet.work_until(life)
-
-
-def _release(ledger: Ledger, life: Life, until: float) -> Release:
-    life.release_by = until
-    grace_s = max(0.0, until - ledger.fleet.now)
-    lost = life.record.lost or life.noted_loss
-    return Release(life.record.id, grace_s, lost, life.record.attempt)
-
-
-def _reserve(ledger: Ledger, life: Life) -> Reserve:
-    """Ask for a reservation wherever one may go now."""
-    outlook = ledger.outlook
-    kind = choose_kind(ledger, life)
-    life.asked = Reserve(life.record.id, ledger.shape, outlook.avoid, outlook.avoid_nodes, kind)
-    life.asked_at = ledger.fleet.now
-    return life.asked
+def _work_of(ledger: Ledger, what: Life | RunRecord | Attempt) -> RunRecord | Attempt | None:
+    """Return the attempt of a slice or of a run, or the run of an attempt."""
+    if isinstance(what, Life):
+        return ledger.attempts.get(what.record.attempt or "")
+    return what.attempts[-1] if isinstance(what, RunRecord) else ledger.run(what.spec.run_id)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape
@@ -16,11 +19,16 @@ from sliceform.controller.reconcile.decide.life import Limits
 from sliceform.controller.reconcile.decide.place_map import Outlook, PlaceMap
 from sliceform.controller.reconcile.decide.policy import Backoff, Places
 from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
-from sliceform.states import HOST_TABLE, SLICE_TABLE, AttemptRecord, History, HostEnd
-from sliceform.states.hosts import HostState, HostTrigger
+from sliceform.states import ATTEMPT_TABLE, HOST_TABLE, RUN_TABLE, SLICE_TABLE, AttemptRecord, History, HostEnd
 from sliceform.states.machine import Engine
 from sliceform.states.reasons import Reason
-from sliceform.states.slices import SliceState, SliceTrigger
+from sliceform.states.records import HostRecord, SliceRecord
+from sliceform.states.table import Row, TransitionTable
+
+_TABLES: tuple[TransitionTable[Any, Any], ...] = (SLICE_TABLE, HOST_TABLE, RUN_TABLE, ATTEMPT_TABLE)
+#: Everything that a table moves, with the name of its table.
+Record = SliceRecord | HostRecord | RunRecord | Attempt
+_KINDS = {SliceRecord: "slice", HostRecord: "host", RunRecord: "run", Attempt: "attempt"}
 
 
 @dataclass(slots=True)
@@ -32,8 +40,8 @@ class Ledger:
     fleet: Fleet
     history: History
     outbox: Outbox
-    slices: Engine[SliceState, SliceTrigger]
-    hosts: Engine[HostState, HostTrigger]
+    #: By the name of the table that each drives.
+    engines: Mapping[str, Engine[Any, Any]]
     #: What the node table says of every place.
     place_map: PlaceMap
     #: Number of the tick that is under way: the correlation id of all it changes.
@@ -64,8 +72,7 @@ class Ledger:
             blind="not observed yet",
         )
         outbox = Outbox(backoff_initial_s=settings.backoff_initial_s, backoff_max_s=settings.backoff_max_s, rng=rng)
-        engines = Engine(SLICE_TABLE, history), Engine(HOST_TABLE, history)
-        return cls(shape, settings, fleet, history, outbox, *engines, PlaceMap(shape))
+        return cls(shape, settings, fleet, history, outbox, engines_of(history), PlaceMap(shape))
 
     @property
     def outlook(self) -> Outlook:
@@ -88,7 +95,36 @@ class Ledger:
             silence_held=silence_held,
         )
 
-    def note(self, reason: Reason, detail: str) -> None:
+    def run(self, run_id: str) -> RunRecord:
+        """Return a run that is not over."""
+        return next(run for run in self.fleet.runs if run.id == run_id)
+
+    def move(
+        self, record: Record, trigger: StrEnum, reason: Reason, detail: str = "", cause: str | None = None
+    ) -> Row[Any, Any]:
+        """Move a record through its table, write it into the history, and return the row.
+
+        Raises:
+            InvalidTransition: the table has no such row; nothing has changed.
+
+        """
+        return self.engines[_KINDS[type(record)]].fire(
+            record,
+            trigger,
+            now=self.fleet.now,
+            at=self.fleet.epoch,
+            tick=self.tick,
+            reason=reason,
+            detail=detail,
+            cause=cause,
+        )
+
+    def note(self, record: Record, reason: Reason, detail: str, cause: str | None = None) -> None:
+        """Write something about a record into the history that does not move it."""
+        engine = self.engines[_KINDS[type(record)]]
+        engine.note(record, at=self.fleet.epoch, tick=self.tick, reason=reason, detail=detail, cause=cause)
+
+    def note_fleet(self, reason: Reason, detail: str) -> None:
         """Write something about the fleet as a whole into the history."""
         self.history.append(
             tick=self.tick,
@@ -98,20 +134,6 @@ class Ledger:
             trigger=None,
             source=None,
             dest=None,
-            reason=reason.value,
-            detail=detail,
-        )
-
-    def note_run(self, run: RunRecord, reason: Reason, detail: str, state: str | None = None) -> None:
-        """Write something about a run into the history."""
-        self.history.append(
-            tick=self.tick,
-            at=self.fleet.epoch,
-            kind="run",
-            key=run.id,
-            trigger=None,
-            source=state,
-            dest=state,
             reason=reason.value,
             detail=detail,
         )
@@ -134,6 +156,11 @@ class Ledger:
                 attempt.started_epoch_s,
                 attempt.ended_epoch_s,
                 None if attempt.ended is None else str(attempt.ended),
-                attempt.detail,
+                attempt.why_ended,
             )
         )
+
+
+def engines_of(history: History) -> Mapping[str, Engine[Any, Any]]:
+    """Return an engine for every table, all of which write into this history."""
+    return {table.name: Engine(table, history) for table in _TABLES}

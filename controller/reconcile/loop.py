@@ -6,10 +6,9 @@ back through the inbox.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 
 from sliceform.controller.model.backend import Backend
@@ -18,14 +17,9 @@ from sliceform.controller.model.effects import EffectRequest
 from sliceform.controller.model.events import Event
 from sliceform.controller.model.orders import Submit
 from sliceform.controller.reconcile.act import achieved
-from sliceform.controller.reconcile.commit import commit
-from sliceform.controller.reconcile.conduct import Conductor
-from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.plan import plan
-from sliceform.controller.reconcile.decide.policy import Vacancy
+from sliceform.controller.reconcile.converge import converge
 from sliceform.controller.reconcile.decide.run import RunRecord
-from sliceform.controller.reconcile.decide.step import Decision, Step
-from sliceform.controller.reconcile.decide.sync import FOREVER, due, silent_ranks, sync
+from sliceform.controller.reconcile.decide.step import Step, WorkStep
 from sliceform.controller.reconcile.inbox import Inbox
 from sliceform.controller.reconcile.inputs import Beat, Inputs
 from sliceform.controller.reconcile.inquiry import Inquiry
@@ -36,12 +30,9 @@ from sliceform.controller.reconcile.place_status import FleetPlaces, places_now
 from sliceform.controller.reconcile.publish import StatusBoard
 from sliceform.controller.reconcile.reservations import Reservations
 from sliceform.controller.reconcile.status import FleetStatus
+from sliceform.controller.reconcile.twin import preview
 from sliceform.controller.reconcile.witness import Ticked, Witness
-from sliceform.states.reasons import Reason
-from sliceform.states.slices import SliceState, SliceTrigger
 
-#: Facts of one life lead to further facts of it at most so often within a tick.
-_MAX_PASSES = 8
 #: Ticks whose duration is kept for whoever measures them.
 _TICKS_KEPT = 4_096
 
@@ -56,7 +47,6 @@ class Reconciler:
         clock: Clock,
         *,
         label: str,
-        seed: int,
         run_of: Callable[[Submit], RunRecord] = RunRecord.of,
         record: Callable[[Ticked], None] | None = None,
     ) -> None:
@@ -67,14 +57,12 @@ class Reconciler:
             backend: where effects are submitted.
             clock: both times, read once a tick.
             label: of the fleet.
-            seed: of the jitter of delays.
             run_of: gives the record of a run that is submitted.
             record: told of every tick, if they are to be written down; only stores.
 
         """
         self.ledger = ledger
         self.inbox = Inbox()
-        self.conductor = Conductor(ledger, seed)
         self.backend = backend
         self.board = StatusBoard(ledger, label)
         self._clock = clock
@@ -83,7 +71,7 @@ class Reconciler:
         self._inquiry = Inquiry()
         #: When it begins, by the monotonic clock, seconds.
         self.begun_at = clock.monotonic()
-        self._observer = Observer(ledger, self.conductor, self._inquiry, self.begun_at)
+        self._observer = Observer(ledger, self._inquiry, self.begun_at)
         self._reservations = Reservations(ledger)
         self._ticks: deque[float] = deque(maxlen=_TICKS_KEPT)
 
@@ -129,19 +117,12 @@ class Reconciler:
         self._observer.take(inputs)
         # 2. Orders, and questions about what is known now.
         for order in inputs.orders:
-            obey(ledger, self.conductor, order, self._run_of)
+            obey(ledger, order, self._run_of)
         for question in self.inbox.questions():
             question()
-        # 3. Sync: facts of slices and attempts.
         self._reservations.follow(nodes_changed=self._observer.nodes_changed())
-        next_due = self._sync()
-        look, ended = self.conductor.oversee()
-        if ended:
-            # Slices whose attempt has just been found over are free at once, for the next run or attempt.
-            next_due = self._sync()
-        # 4. Plan, and 5. commit.
-        decision = plan(fleet)
-        self._do(decision)
+        # 3. Sync: facts, 4. plan: commands, and 5. commit.
+        next_due = converge(ledger)
         # 6. Act: submit what is due, and ask.
         act_due = ledger.outbox.flush(fleet.now, submit, partial(achieved, fleet.lives))
         while ledger.released:
@@ -150,7 +131,7 @@ class Reconciler:
         self._inquiry.ask(fleet, self.backend)
         # 7. Publish.
         self.board.publish()
-        next_due = min(next_due, look, decision.due, self._reservations.due(), act_due)
+        next_due = min(next_due, self._reservations.due(), act_due)
         return max(0.0, min(ledger.settings.resync_s, next_due - fleet.now))
 
     def witness(self, inputs: Inputs, report: Callable[[Ticked], None]) -> float:
@@ -178,99 +159,6 @@ class Reconciler:
         """Return what is known of every place."""
         return places_now(self.ledger)
 
-    def preview(self) -> tuple[Step, ...]:
+    def preview(self) -> tuple[Step | WorkStep, ...]:
         """Return what the next tick would commit, as far as it is known now, without doing any of it."""
-        ledger = self.ledger
-        lives = {name: _copy(life) for name, life in ledger.fleet.lives.items()}
-        limits = ledger.limits(silence_held=self._silence_held(lives.values(), lives.values()))
-        fleet = copy.copy(ledger.fleet)
-        fleet.lives = lives
-        fleet.vacancies = list(fleet.vacancies)
-        fleet.surveyed = True  # the next tick may be the one that sees the node table first
-        facts: list[Step] = []
-        for life in lives.values():
-            steps = sync(life, fleet.now, limits)
-            facts += steps
-            for step in steps:
-                _assume(ledger, life, step)
-                if step.rank is None and step.trigger in {SliceTrigger.PREEMPT, SliceTrigger.EXPIRE}:
-                    lost = step.trigger is SliceTrigger.PREEMPT
-                    fleet.vacancies.append(Vacancy.of(step.slice_id, life.vacancy, lost=lost))
-        return (*facts, *plan(fleet).steps)
-
-    def _sync(self) -> float:
-        """Commit the facts; return the loop time at which time alone may bring more."""
-        ledger, fleet = self.ledger, self.ledger.fleet
-        now = fleet.now
-        stale = [life for life in fleet.lives.values() if life.due <= now or life.synced != life.version]
-        limits = ledger.limits(silence_held=self._silence_held(stale, fleet.lives.values()))
-        for _ in range(_MAX_PASSES):
-            if not stale:
-                break
-            moved = []
-            for life in stale:
-                steps = sync(life, now, limits)
-                life.synced = life.version
-                for step in steps:
-                    commit(ledger, step)
-                if steps:
-                    moved.append(life)
-                life.due = due(life, limits)
-                if life.due <= now:
-                    life.due = now + ledger.settings.resync_s
-            stale = [life for life in moved if life.record.state is not None]
-        return min((life.due for life in fleet.lives.values()), default=FOREVER)
-
-    def _silence_held(self, looked_at: Iterable[Life], lives: Iterable[Life]) -> bool:
-        """Whether so many slices fell silent together that it is more likely us who cannot hear.
-
-        Slices cut off at the same moment fall silent up to a beat apart, so those about to do so count, too. Whom it
-        concerns is asked first: all others need not be counted when none of those `looked_at` is silent.
-        """
-        settings = self.ledger.settings
-        now = self.ledger.fleet.now
-        if not any(silent_ranks(life, now, settings.effective_silence_s) for life in looked_at):
-            return False
-        soon_s = max(settings.beat_s, settings.effective_silence_s - 1.5 * settings.beat_s)
-        heard = [life for life in lives if life.record.state in _HEARD]
-        if len(heard) < 2:  # noqa: PLR2004 - "more than half of two or more"
-            return False
-        silent = sum(bool(silent_ranks(life, now, soon_s)) for life in heard)
-        return 2 * silent > len(heard)
-
-    def _do(self, decision: Decision) -> None:
-        for start in decision.starts:
-            self.conductor.start(start)
-        for step in decision.steps:
-            commit(self.ledger, step)
-        if decision.growth is not None:
-            self.conductor.grow(decision.growth)
-        for end in decision.ends:
-            self.conductor.end(end)
-        self.ledger.fleet.pause = decision.pause
-        self.ledger.fleet.vacancies = list(decision.vacancies)
-
-
-_HEARD = frozenset({SliceState.PLACED, SliceState.READY, SliceState.RUNNING})
-
-
-def _copy(life: Life) -> Life:
-    """Return a copy whose record may be changed; the view is shared and only read."""
-    twin = copy.copy(life)
-    twin.record = copy.copy(life.record)
-    twin.record.hosts = tuple(copy.copy(host) for host in life.record.hosts)
-    return twin
-
-
-def _assume(ledger: Ledger, life: Life, step: Step) -> None:
-    """Move a copied record as the commit of the step would, without its books."""
-    if step.trigger is None:
-        return
-    record = life.record if step.rank is None else life.record.hosts[step.rank]
-    table = ledger.slices.table if step.rank is None else ledger.hosts.table
-    row = table.row(record.state, step.trigger)  # type: ignore[arg-type]
-    if row is not None:
-        record.state = row.dest
-        record.reason = step.reason
-        if step.trigger is SliceTrigger.PREEMPT:
-            life.record.lost = step.reason is not Reason.PREEMPTION_NOTICE
+        return preview(self.ledger)

@@ -7,14 +7,14 @@ from typing import assert_never
 
 from sliceform.controller.model.orders import Allow, Avoid, Cancel, Close, Drain, Order, Scale, Submit
 from sliceform.controller.model.sizes import Desired
-from sliceform.controller.reconcile.conduct import Conductor
 from sliceform.controller.reconcile.decide.policy import Pause
 from sliceform.controller.reconcile.decide.run import RunRecord
 from sliceform.controller.reconcile.ledger import Ledger
+from sliceform.controller.reconcile.run_books import cancel, submit
 from sliceform.states.reasons import Reason
 
 
-def obey(ledger: Ledger, conductor: Conductor, order: Order, run_of: Callable[[Submit], RunRecord]) -> None:
+def obey(ledger: Ledger, order: Order, run_of: Callable[[Submit], RunRecord]) -> None:
     """Take one order; `run_of` gives the record of a run that is submitted."""
     match order:
         case Scale():
@@ -22,18 +22,18 @@ def obey(ledger: Ledger, conductor: Conductor, order: Order, run_of: Callable[[S
         case Drain():
             _drain(ledger, order)
         case Submit():
-            conductor.submit(run_of(order), order.told)
+            submit(ledger, run_of(order), order.told)
         case Cancel():
-            _cancel(ledger, conductor, order)
+            _cancel(ledger, order)
         case Close():
-            _close(ledger, conductor, order)
+            _close(ledger, order)
         case Avoid():
             until = None if order.for_s is None else ledger.fleet.now + order.for_s
             ledger.fleet.places.avoid(order.place, until, order.reason)
-            ledger.note(Reason.AVOID_ORDERED, order.told)
+            ledger.note_fleet(Reason.AVOID_ORDERED, order.told)
         case Allow():
             ledger.fleet.places.allow(order.place)
-            ledger.note(Reason.ALLOW_ORDERED, order.told)
+            ledger.note_fleet(Reason.ALLOW_ORDERED, order.told)
         case _:
             assert_never(order)
 
@@ -42,7 +42,7 @@ def _scale(ledger: Ledger, order: Scale) -> None:
     fleet = ledger.fleet
     fleet.desired = Desired(order.sizes, order.spares, fleet.desired.generation + 1)
     fleet.pause, fleet.added_at = Pause(), fleet.now
-    ledger.note(Reason.SCALE_ORDERED, order.told)
+    ledger.note_fleet(Reason.SCALE_ORDERED, order.told)
 
 
 def _drain(ledger: Ledger, order: Drain) -> None:
@@ -50,23 +50,23 @@ def _drain(ledger: Ledger, order: Drain) -> None:
     if life is None:
         return  # it went before the order came
     life.drain_by = _sooner(life.drain_by, fleet.now + order.grace_s)
-    ledger.slices.note(life.record, at=fleet.epoch, tick=ledger.tick, reason=Reason.DRAIN_ORDERED, detail=order.told)
+    ledger.note(life.record, Reason.DRAIN_ORDERED, order.told)
 
 
-def _cancel(ledger: Ledger, conductor: Conductor, order: Cancel) -> None:
+def _cancel(ledger: Ledger, order: Cancel) -> None:
     run = next((run for run in ledger.fleet.runs if run.id == order.run_id), None)
     if run is None:
         return  # it was over before the order came
-    ledger.note_run(run, Reason.RUN_CANCELLED, order.told, run.state)
-    conductor.cancel(run, order.grace_s)
+    ledger.note(run, Reason.RUN_CANCELLED, order.told)
+    cancel(ledger, run, order.grace_s)
 
 
-def _close(ledger: Ledger, conductor: Conductor, order: Close) -> None:
+def _close(ledger: Ledger, order: Close) -> None:
     fleet = ledger.fleet
     fleet.closing_by = _sooner(fleet.closing_by, fleet.now + order.grace_s)
-    ledger.note(Reason.CLOSE_ORDERED, order.told)
-    for run in list(fleet.runs):
-        conductor.cancel(run, order.grace_s)
+    ledger.note_fleet(Reason.CLOSE_ORDERED, order.told)
+    for run in fleet.runs:
+        cancel(ledger, run, order.grace_s)
 
 
 def _sooner(by: float | None, other: float) -> float:

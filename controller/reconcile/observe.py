@@ -14,10 +14,9 @@ from sliceform.controller.model.events import (
     ProcessEnded,
     ProcessGone,
 )
-from sliceform.controller.reconcile.commit import commit
-from sliceform.controller.reconcile.conduct import Conductor
 from sliceform.controller.reconcile.decide.fold import fold, fold_node
-from sliceform.controller.reconcile.decide.step import Step
+from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.run import Clear
 from sliceform.controller.reconcile.inputs import Inputs
 from sliceform.controller.reconcile.inquiry import Inquiry
 from sliceform.controller.reconcile.ledger import Ledger
@@ -33,10 +32,9 @@ _STALE_READS = 5
 class Observer:
     """Brings what is known up to date; used by the loop's thread alone."""
 
-    def __init__(self, ledger: Ledger, conductor: Conductor, inquiry: Inquiry, monotonic: float) -> None:
+    def __init__(self, ledger: Ledger, inquiry: Inquiry, monotonic: float) -> None:
         """Take what it writes into, and the time at which the fleet begins, by the monotonic clock."""
         self._ledger = ledger
-        self._conductor = conductor
         self._inquiry = inquiry
         self._time = LoopTime(monotonic, max_gap_s=2 * ledger.settings.resync_s)
         self._observed_at = self._monotonic = monotonic
@@ -90,19 +88,30 @@ class Observer:
         if isinstance(event, Explained):
             self._inquiry.answered(fleet, event)
             return
-        if isinstance(event, ProcessEnded):
-            self._conductor.ended(event)
-        elif isinstance(event, ProcessGone):
-            self._conductor.gone(event)
-        elif isinstance(event, HostDied):
-            self._conductor.died(event)
+        if isinstance(event, ProcessEnded | ProcessGone | HostDied):
+            self._take_of_work(event)
         life = fleet.lives.get(event.slice_id)
         if life is None:
             return
         if isinstance(event, EffectFailed):
-            self._effect_failed(event)
+            self._effect_failed(life, event)
         else:
             fold(life, event, fleet.now)
+
+    def _take_of_work(self, event: ProcessEnded | ProcessGone | HostDied) -> None:
+        """Take in how work ended on a host, also when the slice itself is long gone; attempts that are over are too."""
+        for attempt in self._ledger.attempts.values():
+            if event.slice_id not in attempt.spec.members:
+                continue
+            rank = attempt.rank_of(event.slice_id, event.rank)
+            if isinstance(event, HostDied):
+                attempt.died.add(rank)
+            elif event.attempt != attempt.spec.key:
+                continue
+            elif isinstance(event, ProcessEnded):
+                attempt.record(event.slice_id, event.rank, event.outcome)
+            else:
+                attempt.clear.setdefault(rank, Clear.SEEN_GONE)
 
     def _take_nodes(self, event: NodesSeen) -> None:
         """Take in a complete read: only nodes whose row changed can change what is known of a slice."""
@@ -123,11 +132,11 @@ class Observer:
             if row is not None and row.alive and node_id not in before:
                 fleet.pause = fleet.pause.end()
 
-    def _effect_failed(self, event: EffectFailed) -> None:
+    def _effect_failed(self, life: Life, event: EffectFailed) -> None:
         ledger, fleet = self._ledger, self._ledger.fleet
         item = ledger.outbox.failed(event.slice_id, event.effect, fleet.now, event.detail)
         if item is None:
             return
         wait_s = item.due - fleet.now
         detail = f"{event.effect.value} failed ({item.failures}), again in {wait_s:.1f} s: {event.detail}"
-        commit(ledger, Step(event.slice_id, None, None, Reason.EFFECT_FAILED, detail))
+        ledger.note(life.record, Reason.EFFECT_FAILED, detail)

@@ -37,6 +37,8 @@ class Prospects:
             return self._change_of(run, run.active)
         if run.ended is not None or not run.sizes:
             return ""  # over, or not taken in yet
+        if not run.waiting:
+            return f"attempt {run.tries} ended as a failure, which may still prove to be the loss of a node"
         if not startable(fleet, run):
             most = fleet.desired.largest
             return (

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from sliceform.controller.reconcile.commit import ask_anew, renew
 from sliceform.controller.reconcile.kinds import turns_over
 from sliceform.controller.reconcile.ledger import Ledger
+from sliceform.controller.reconcile.requests import ask_anew, renew
 from sliceform.states.slices import SliceState
 
 _UNMADE = frozenset({SliceState.PENDING, SliceState.PLACED})

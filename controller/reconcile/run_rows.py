@@ -49,8 +49,8 @@ class RunRows:
     def _row(self, run: RunRecord, outlook: str) -> RunStatus:
         """Return the row of a run, the one made before if it would be the same."""
         last = run.attempts[-1] if run.attempts else None
-        goes = (0, None) if last is None else (len(last.outcomes), last.verdict)
-        shown = (outlook, run.waiting, run.tries, run.preemptions, run.failures, goes)
+        goes = (0, None) if last is None else (len(last.outcomes), last.state)
+        shown = (outlook, run.state, run.tries, run.preemptions, run.failures, len(run.unsettled), goes)
         made = self._made.get(run.id)
         if made is None or made[0] != shown:
             made = self._made[run.id] = shown, run_status(run, outlook, self._settle(run))
@@ -64,7 +64,7 @@ class RunRows:
             known = (*known[:1], *known[1 + run.forgotten - forgotten :])
         fresh = []
         for attempt in run.attempts[len(known) :]:
-            if attempt.ended is None or attempt.provisional:
+            if attempt.ended is None:
                 break
             fresh.append(attempt_status(attempt))
         if fresh or run.forgotten > forgotten:

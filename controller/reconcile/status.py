@@ -52,7 +52,7 @@ class AttemptStatus(NamedTuple):
     slices: tuple[str, ...]
     started_epoch_s: float
     ended_epoch_s: float | None
-    #: `succeeded`, `failed`, `preempted`, `cancelled`, `superseded`; None while it goes on.
+    #: `succeeded`, `failed`, `preempted`, `cancelled`, `superseded`; None while it goes on, or is not judged yet.
     outcome: str | None
     detail: str
     #: How each host's process ended, by rank; None where that is not known.
@@ -174,7 +174,7 @@ def attempt_status(attempt: Attempt) -> AttemptStatus:
         attempt.started_epoch_s,
         attempt.ended_epoch_s,
         attempt.ended,
-        attempt.detail,
+        attempt.why_ended,
         kinds,
     )
 
@@ -192,7 +192,7 @@ def run_status(run: RunRecord, outlook: str, settled: tuple[AttemptStatus, ...] 
     attempts = (*settled, *map(attempt_status, run.attempts[len(settled) :]))
     return RunStatus(
         run.id,
-        run.state,
+        run.stands,
         detail,
         run.submitted_epoch_s,
         attempts,

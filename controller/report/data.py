@@ -104,7 +104,7 @@ def news(source: HistoryQueries, since: int, *, now: float) -> dict[str, Any]:
     changes = source.since(since - 1)
     known = [change for change in changes[:1] if change.seq == since]
     changes = Story(changes[len(known) :])
-    runs = dict.fromkeys(change.key for change in changes if change.kind == "run")
+    runs = dict.fromkeys(change.owner for change in changes if change.kind in {"run", "attempt"})
     return {
         **columns(changes, last),
         "since": round(known[0].at * 1000) if known else None,

@@ -61,7 +61,7 @@ class Model {
 
   file(change, moved) {
     const [key, kind] = [this.text("key", change), this.text("kind", change)];
-    if (kind === "fleet") return;
+    if (kind === "fleet" || kind === "attempt") return;
     if (kind === "run") {
       this.run(key).changes.push(change);
       return;

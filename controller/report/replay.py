@@ -101,7 +101,7 @@ class _Replay:
         self._ledger = _ledger_of(header)
         backend: Any = _Nowhere()
         clock: Any = _Then(header["monotonic"])
-        self._loop = Reconciler(self._ledger, backend, clock, label="replay", seed=header["seed"])
+        self._loop = Reconciler(self._ledger, backend, clock, label="replay")
         self._ticks = 0
         self._difference: Difference | None = None
 

@@ -37,7 +37,7 @@ class AttemptRecord(NamedTuple):
     started_at: float
     #: None while it goes on.
     ended_at: float | None = None
-    #: ``succeeded``, ``failed``, ``preempted``, ``cancelled`` or ``superseded``; None while it goes on.
+    #: ``succeeded``, ``failed``, ``preempted``, ``cancelled`` or ``superseded``; None until it is judged.
     outcome: str | None = None
     #: Why it ended so, in a sentence.
     detail: str = ""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from sliceform.states.reasons import Reason
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -55,6 +57,11 @@ class Change(NamedTuple):
     def owner(self) -> str:
         """The slice or the run whose story it belongs to."""
         return self.key.rpartition("/")[0] if self.kind in _PARTS else self.key
+
+    @property
+    def ends_run(self) -> bool:
+        """Whether a run is over with it; version 0.1.0 wrote that as a note."""
+        return self.kind == "run" and self.reason == Reason.RUN_FINISHED
 
     @property
     def moves_slice(self) -> bool:

@@ -99,13 +99,9 @@ class History(HistoryQueries):
         self.attempts.restore(attempts)
 
     def story(self, *keys: str) -> Story:
-        """Tell what happened to these records; a slice's story includes that of its hosts."""
+        """Tell what happened to these records, to the hosts of slices and to the attempts of runs."""
         wanted = frozenset(keys)
-        return Story(
-            change
-            for change in tuple(self._window.changes)
-            if change.key in wanted or (change.kind == "host" and change.key.rpartition("/")[0] in wanted)
-        )
+        return Story(change for change in tuple(self._window.changes) if change.key in wanted or change.owner in wanted)
 
     def since(self, seq: int) -> Story:
         """Give the changes that are kept and numbered above `seq`."""

@@ -129,6 +129,8 @@ def tell_run(name: str, notes: Sequence[Change], attempts: tuple[AttemptRecord, 
         state, detail = "waiting", "no attempt has begun"
     elif last.ended_at is None:
         state, detail = "running", f"attempt {last.number} on {', '.join(last.slices)}"
+    elif last.outcome is None:
+        state, detail = "running", f"attempt {last.number} ended; what it is charged to is not known yet"
     elif last.outcome in _LAST:
         state, detail, ended_at = str(last.outcome), last.detail, last.ended_at
     else:

@@ -123,7 +123,10 @@ class SimFleet:
         return [c for c in self.history if c.trigger == trigger and c.kind == "slice" and key in {None, c.key}]
 
     def notes(self, reason: Reason) -> list[Change]:
-        return [c for c in self.history if c.trigger is None and c.reason == reason]
+        return [c for c in self.told(reason) if c.trigger is None]
+
+    def told(self, reason: Reason) -> list[Change]:
+        return [c for c in self.history if c.reason == reason]
 
     def over(self, run: Run, within_s: float = 120.0) -> Run:
         self.until(run.done, within_s)

@@ -174,7 +174,7 @@ class TestPlan:
             world.go(1.0)
             change()
             for order in world.fleet._loop.inbox.take(0.0, 0.0).orders:
-                obey(world.fleet._ledger, world.fleet._loop.conductor, order, RunRecord.of)
+                obey(world.fleet._ledger, order, RunRecord.of)
             seq, status = world.fleet.history.last_seq, world.fleet.status()
             steps = world.fleet.plan()
             assert steps

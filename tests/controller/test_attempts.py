@@ -18,9 +18,9 @@ from sliceform.controller.reconcile.decide.run import (
     RunRecord,
     Verdict,
     assign,
-    classify,
-    within_budget,
+    may_retry,
 )
+from sliceform.controller.reconcile.decide.verdict import classify
 
 RETURNED = Outcome(OutcomeKind.RETURNED)
 
@@ -148,19 +148,31 @@ def test_how_an_attempt_ended(
 
 
 def test_budgets_are_counted_apart() -> None:
-    run = RunRecord("run-1", None, RunOptions(max_preemptions=1, max_failures=0), 0.0, 0.0, lambda _: None)
+    run = RunRecord("run-1", None, RunOptions(max_preemptions=1, max_failures=0), 0.0, lambda _: None)
     run.preemptions = 1
-    assert within_budget(run)
+    assert may_retry(run)
     run.failures = 1
-    assert not within_budget(run)
+    assert not may_retry(run)
     run.failures, run.preemptions = 0, 2
-    assert not within_budget(run)
+    assert not may_retry(run)
+
+
+def test_an_open_charge_counts_against_both_budgets() -> None:
+    run = RunRecord("run-1", None, RunOptions(max_preemptions=2, max_failures=1), 0.0, lambda _: None)
+    run.unsettled = [attempt()]
+    assert may_retry(run)
+    run.preemptions = 1
+    assert may_retry(run)
+    run.preemptions = 2
+    assert not may_retry(run)
+    run.preemptions, run.failures = 0, 1
+    assert not may_retry(run)
 
 
 class TestWhatARunKeeps:
     @staticmethod
     def run(count: int) -> RunRecord:
-        record = RunRecord("run-1", None, RunOptions(), 0.0, 0.0, lambda _: None)
+        record = RunRecord("run-1", None, RunOptions(), 0.0, lambda _: None)
         for number in range(1, count + 1):
             one = Attempt(AttemptSpec(f"run-1/{number}", "run-1", number, ("slice-1",), 1, None), 0.0)
             record.begin(one)

@@ -9,7 +9,8 @@ import pytest
 from sliceform.controller import RunFailed, Stopped, host_context
 from sliceform.controller.model.effects import AttemptSpec
 from sliceform.controller.model.events import Outcome, OutcomeKind
-from sliceform.controller.reconcile.decide.run import Attempt, Departure, Ended, Left, classify
+from sliceform.controller.reconcile.decide.run import Attempt, Departure, Ended, Left
+from sliceform.controller.reconcile.decide.verdict import classify
 
 Make = Callable[..., "SimFleet"]  # noqa: F821 - from conftest.py
 

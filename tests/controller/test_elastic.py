@@ -57,8 +57,8 @@ class TestGrowth:
         assert set(train.seen) == {(1, 2, True), (2, 4, False)}
         status = run.status()
         assert (status.preemptions, status.failures) == (0, 0)
-        (note,) = world.notes(Reason.ATTEMPT_SUPERSEDED)
-        assert note.key == run.id
+        (note,) = world.told(Reason.ATTEMPT_SUPERSEDED)
+        assert (note.key, note.trigger) == (f"{run.id}/1", "stop")
         assert run.result().values == [4] * 8
 
     def test_waits_until_they_have_been_free_for_a_while_and_says_so(self, sim_fleet: Make) -> None:
@@ -69,11 +69,11 @@ class TestGrowth:
         world.step()
         assert "starts again on 4 slices in" in run.status().detail
         world.go(9.0)
-        assert world.notes(Reason.ATTEMPT_SUPERSEDED) == []
+        assert world.told(Reason.ATTEMPT_SUPERSEDED) == []
         world.sim.kill_host(world.place(world.ids("ready")[0]), 0)
         world.sim.remove_slice("more-1")
         world.go(3.0)
-        assert world.notes(Reason.ATTEMPT_SUPERSEDED) == []
+        assert world.told(Reason.ATTEMPT_SUPERSEDED) == []
         assert "starts again" not in run.status().detail
 
     def test_goes_ahead_only_with_a_whole_larger_size(self, sim_fleet: Make) -> None:
@@ -117,7 +117,7 @@ class TestGrowth:
         world, run, _ = self.small(sim_fleet)
         for place in ("more-1", "more-2"):
             world.sim.add_slice(place)
-        world.until(lambda: bool(world.notes(Reason.ATTEMPT_SUPERSEDED)))
+        world.until(lambda: bool(world.told(Reason.ATTEMPT_SUPERSEDED)))
         world.sim.kill_host(world.place(run.attempts[0].slices[0]), 0)
         world.over(run)
         assert run.attempts[0].outcome == "preempted"
@@ -127,7 +127,7 @@ class TestGrowth:
         world, run, _ = self.small(sim_fleet)
         for place in ("more-1", "more-2"):
             world.sim.add_slice(place)
-        world.until(lambda: bool(world.notes(Reason.ATTEMPT_SUPERSEDED)))
+        world.until(lambda: bool(world.told(Reason.ATTEMPT_SUPERSEDED)))
         assert "to grow from 2 to 4 slices: its work has" in run.status().detail
         run.cancel(0.0)
         world.over(run, within_s=5.0)
@@ -139,7 +139,7 @@ class TestGrowth:
         begun(world, run)
         world.sim.add_slice("more")
         world.over(run)
-        assert world.notes(Reason.ATTEMPT_SUPERSEDED)
+        assert world.told(Reason.ATTEMPT_SUPERSEDED)
         assert run.result().values == ["done", "done"]
 
 

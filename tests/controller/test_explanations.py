@@ -44,9 +44,7 @@ def test_failures_are_told_newest_first_and_counted(world):
     world.ready()
     for number in range(5):
         life = world.known.lives["slice-1"]
-        world.fleet._ledger.slices.note(
-            life.record, at=1.0, tick=1, reason=Reason.EFFECT_FAILED, detail=f"try {number}"
-        )
+        world.fleet._ledger.note(life.record, Reason.EFFECT_FAILED, f"try {number}")
     why = explain_slice(Known(world.fleet.history), "slice-1", Look(2.0))
     assert [finding.text for finding in why.findings] == ["try 4", "try 3", "try 2", "and 2 times before"]
 

@@ -66,7 +66,7 @@ def test_a_change_is_one_event_with_all_its_fields(lines):
         (note(Reason.LOST_AFTER_NOTICE), "slice_noted", "warning"),
         (note(Reason.STUCK, kind="host", key="slice-1/0"), "host_noted", "debug"),
         (note(Reason.RUN_SUBMITTED, kind="run", key="run-1"), "run_noted", "info"),
-        (note(Reason.ATTEMPT_ENDED, kind="run", key="run-1"), "run_noted", "debug"),
+        (note(Reason.FENCED_BY_TIME, kind="attempt", key="run-1/1"), "attempt_noted", "info"),
         (note(Reason.RUN_FINISHED, kind="run", key="run-1", dest="succeeded"), "run_noted", "info"),
         (note(Reason.RUN_FINISHED, kind="run", key="run-1", dest="failed"), "run_noted", "warning"),
     ],
@@ -123,7 +123,7 @@ def test_a_whole_life_is_logged_without_a_word_from_the_loop(lines, sim_fleet):
     world.fleet.close()
     told = [line for line in lines if line["event"].endswith(("_changed", "_noted"))]
     assert [line["seq"] for line in told] == list(range(1, world.fleet.history.last_seq + 1))
-    assert [line["event"] for line in lines if line["event"].startswith("attempt_")] == [
+    assert [line["event"] for line in lines if line["event"] in {"attempt_started", "attempt_ended"}] == [
         "attempt_started",
         "attempt_ended",
     ]

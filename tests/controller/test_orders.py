@@ -25,11 +25,12 @@ def test_every_order_is_noted(sim_fleet: Make) -> None:
     world.fleet.drain("slice-1", 2.0)
     world.go(5.0)
     world.fleet.close(grace_s=3.0)
-    told = {Reason(note.reason): (note.kind, note.key, note.detail) for note in world.history if note.is_note}
+    orders = [change for change in world.history if change.is_note or change.trigger == "submit"]
+    told = {Reason(order.reason): (order.kind, order.key, order.detail) for order in orders}
     digest = digest_of(digest_of)
     options = "1 or 2 slices; max_preemptions 100; max_failures 0; env TOKEN"
     assert told[Reason.RUN_SUBMITTED] == ("run", "run-1", f"digest_of {digest}; {options}")
-    assert told[Reason.RUN_CANCELLED] == ("run", "run-1", "it has 0.5 s to stop")
+    assert [note.detail for note in world.notes(Reason.RUN_CANCELLED)] == ["it has 0.5 s to stop"]
     assert told[Reason.SCALE_ORDERED] == ("fleet", "fleet", "to 1 or 3 slices and 1 spare")
     assert told[Reason.AVOID_ORDERED] == ("fleet", "fleet", "rack-z for 60 s: odd")
     assert told[Reason.ALLOW_ORDERED] == ("fleet", "fleet", "rack-z")

@@ -17,15 +17,19 @@ from sliceform.controller.reconcile.decide.plan import plan
 from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
 from sliceform.controller.reconcile.decide.run import Attempt, Ended, RunOptions, RunRecord, Verdict
 from sliceform.controller.reconcile.decide.schedule import free_slices
-from sliceform.controller.reconcile.decide.step import Step
-from sliceform.states import HOST_TABLE, SLICE_TABLE
+from sliceform.controller.reconcile.decide.step import Members, Step
+from sliceform.states import ATTEMPT_TABLE, RUN_TABLE, SLICE_TABLE
+from sliceform.states.attempts import AttemptState
 from sliceform.states.hosts import HostState
 from sliceform.states.reasons import Reason
+from sliceform.states.runs import RunState, RunTrigger
 from sliceform.states.slices import LIVE, SliceState, SliceTrigger
 from sliceform.states.table import Kind
 
 NOW = 1000.0
-COMMANDS = {row.trigger for table in (SLICE_TABLE, HOST_TABLE) for row in table.rows if row.kind is Kind.COMMAND}
+COMMANDS = {
+    row.trigger for table in (SLICE_TABLE, RUN_TABLE, ATTEMPT_TABLE) for row in table.rows if row.kind is Kind.COMMAND
+}
 HOSTS = {
     SliceState.PENDING: HostState.PENDING,
     SliceState.PLACED: HostState.PLACED,
@@ -64,7 +68,7 @@ def fleet_of(states: str = "", sizes: Any = 1, *, spares: int = 0, runs: tuple[R
 
 
 def run(number: int = 1, sizes: tuple[int, ...] | None = None, *, previous: tuple[str, ...] = ()) -> RunRecord:
-    made = RunRecord(f"run-{number}", None, RunOptions(sizes=sizes), 0.0, 0.0, lambda _: None)
+    made = RunRecord(f"run-{number}", None, RunOptions(sizes=sizes), 0.0, lambda _: None, RunState.WAITING)
     if previous:
         made.attempts = [
             Attempt(AttemptSpec("x/1", "x", 1, previous, 2, None), 0.0, verdict=Verdict(Ended.PREEMPTED, ""))
@@ -72,12 +76,22 @@ def run(number: int = 1, sizes: tuple[int, ...] | None = None, *, previous: tupl
     return made
 
 
+def of_slices(fleet: Fleet) -> list[Step]:
+    return [step for step in plan(fleet).steps if isinstance(step, Step)]
+
+
 def drained(fleet: Fleet) -> list[str]:
-    return [step.slice_id for step in plan(fleet).steps if step.rank is None and step.trigger is SliceTrigger.DRAIN]
+    return [step.slice_id for step in of_slices(fleet) if step.trigger is SliceTrigger.DRAIN]
 
 
 def created(fleet: Fleet) -> list[Step]:
-    return [step for step in plan(fleet).steps if step.trigger is SliceTrigger.CREATE]
+    return [step for step in of_slices(fleet) if step.trigger is SliceTrigger.CREATE]
+
+
+def started(fleet: Fleet) -> list[tuple[str, tuple[str, ...]]]:
+    """Return the runs that start, and the slices that each is given."""
+    steps = [step for step in plan(fleet).steps if step.trigger is RunTrigger.START]
+    return [(step.key, step.given.slices) for step in steps if isinstance(step.given, Members)]
 
 
 class TestWhateverThePicture:
@@ -87,13 +101,13 @@ class TestWhateverThePicture:
         self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject
     ) -> None:
         fleet = data.draw(any_fleet)
-        states: dict[str, Any] = {}
-        for life in fleet.lives.values():
-            states[life.record.id] = life.record.state
-            states |= {host.id: host.state for host in life.record.hosts}
+        states: dict[str, Any] = {run.id: run.state for run in fleet.runs}
+        states |= {attempt.id: attempt.state for run in fleet.runs for attempt in run.attempts}
+        states |= {life.record.id: life.record.state for life in fleet.lives.values()}
         for step in plan(fleet).steps:
             assert step.trigger in COMMANDS
-            table: Any = SLICE_TABLE if step.rank is None else HOST_TABLE
+            work: Any = ATTEMPT_TABLE if "/" in step.key else RUN_TABLE
+            table = SLICE_TABLE if isinstance(step, Step) else work
             row = table.row(states.get(step.key), step.trigger)
             assert row is not None, step
             states[step.key] = row.dest
@@ -117,7 +131,7 @@ class TestWhateverThePicture:
         self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject
     ) -> None:
         fleet = data.draw(any_fleet)
-        for step in plan(fleet).steps:
+        for step in of_slices(fleet):
             life = fleet.lives.get(step.slice_id)
             if step.trigger is SliceTrigger.DRAIN and life and life.record.state is SliceState.RUNNING:
                 assert fleet.closing_by is not None or life.drain_by is not None
@@ -137,7 +151,7 @@ class TestWhateverThePicture:
     @settings(max_examples=60)
     def test_no_slice_goes_to_two_runs(self, any_fleet: st.SearchStrategy[Fleet], data: st.DataObject) -> None:
         fleet = data.draw(any_fleet)
-        given_away = [member for start in plan(fleet).starts for member in start.members]
+        given_away = [member for _, members in started(fleet) for member in members]
         assert len(given_away) == len(set(given_away))
         going = set(drained(fleet))
         assert not going & set(given_away)
@@ -164,12 +178,10 @@ class TestCount:
             assert not plan(fleet)
             assert plan(fleet).steps == ()
 
-    def test_what_is_missing_is_created_with_its_hosts(self) -> None:
+    def test_what_is_missing_is_created(self) -> None:
         steps = created(fleet_of("ready", 3))
         assert [step.slice_id for step in steps] == ["slice-2", "slice-3"]
         assert {step.reason for step in steps} == {Reason.DESIRED}
-        hosts = [step.rank for step in plan(fleet_of("ready", 2)).steps]
-        assert hosts == [None, 0, 1]
 
     def test_preempted_and_draining_slices_never_stand_in_the_way(self) -> None:
         fleet = fleet_of("preempted draining ready", 2)
@@ -203,19 +215,6 @@ class TestCount:
         order = ["slice-6", "slice-2", "slice-7", "slice-4", "slice-5", "slice-1"]
         for wanted in range(1, 8):
             assert drained(fleet_of(states, wanted)) == order[: 8 - wanted]
-
-    def test_a_slice_that_drains_takes_its_hosts_along(self) -> None:
-        steps = plan(fleet_of("ready ready", 1)).steps
-        assert [(step.key, step.cause) for step in steps] == [
-            ("slice-2", None),
-            ("slice-2/0", "slice-2"),
-            ("slice-2/1", "slice-2"),
-        ]
-
-    def test_hosts_of_an_expired_slice_follow_it(self) -> None:
-        fleet = fleet_of("draining", 1)
-        fleet.lives["slice-1"].record.hosts[1].state = HostState.PLACED
-        assert [step.key for step in plan(fleet).steps if step.trigger != "create"] == ["slice-1/1"]
 
 
 class TestSizes:
@@ -313,65 +312,65 @@ class TestPreempted:
 
 class TestRuns:
     def test_start_at_once_on_the_largest_size(self) -> None:
-        (start,) = plan(fleet_of("ready ready", [1, 2], runs=(run(),))).starts
-        assert start == ("run-1", ("slice-1", "slice-2"))
+        assert started(fleet_of("ready ready", [1, 2], runs=(run(),))) == [("run-1", ("slice-1", "slice-2"))]
 
     def test_start_smaller_once_nothing_was_added_for_a_while(self) -> None:
         fleet = fleet_of("ready ready pending pending", [2, 4], runs=(run(),))
         fleet.added_at = NOW - 29.0
-        assert (plan(fleet).starts, plan(fleet).due) == ((), NOW + 1.0)
+        assert (started(fleet), plan(fleet).due) == ([], NOW + 1.0)
         fleet.now = NOW + 1.0
-        assert plan(fleet).starts[0].members == ("slice-1", "slice-2")
+        assert started(fleet) == [("run-1", ("slice-1", "slice-2"))]
 
     def test_one_that_cannot_start_is_overtaken_until_it_has_waited_for_long(self) -> None:
         fleet = fleet_of("ready ready", 3, runs=(run(1, (3,)), run(2, (1,))))
-        fleet.runs[0].waiting_since = NOW - 599.0
-        assert [start.run_id for start in plan(fleet).starts] == ["run-2"]
-        fleet.runs[0].waiting_since = NOW - 600.0
-        assert plan(fleet).starts == ()
+        fleet.runs[0].since = NOW - 599.0
+        assert [name for name, _ in started(fleet)] == ["run-2"]
+        fleet.runs[0].since = NOW - 600.0
+        assert started(fleet) == []
 
     def test_one_that_can_no_longer_start_holds_nobody_up(self) -> None:
         fleet = fleet_of("ready ready", 2, runs=(run(1, (3,)), run(2, (1,))))
-        assert [start.run_id for start in plan(fleet).starts] == ["run-2"]
+        assert [name for name, _ in started(fleet)] == ["run-2"]
 
     def test_spares_are_for_losses_alone(self) -> None:
         fresh, lost = run(1), run(2, (3,), previous=("slice-1", "slice-2", "slice-9"))
         fleet = fleet_of("ready ready ready", [2, 3], spares=1, runs=(fresh,))
-        (start,) = plan(fleet).starts
-        assert len(start.members) == 2
-        (start,) = plan(fleet_of("ready ready ready", [2, 3], spares=1, runs=(lost,))).starts
-        assert len(start.members) == 3
+        assert [len(members) for _, members in started(fleet)] == [2]
+        fleet = fleet_of("ready ready ready", [2, 3], spares=1, runs=(lost,))
+        assert [len(members) for _, members in started(fleet)] == [3]
 
     def test_nobody_waits_for_spares_to_come(self) -> None:
-        assert len(plan(fleet_of("ready ready", 2, spares=2, runs=(run(),))).starts) == 1
-        assert plan(fleet_of("running running ready", 2, spares=2, runs=(run(1, (1,)),))).starts == ()
+        assert len(started(fleet_of("ready ready", 2, spares=2, runs=(run(),)))) == 1
+        assert started(fleet_of("running running ready", 2, spares=2, runs=(run(1, (1,)),))) == []
 
     def test_what_a_run_was_stopped_to_grow_to_is_kept_for_it(self) -> None:
         growing, other = run(1, (2, 4), previous=("slice-1", "slice-2")), run(2, (2,))
-        growing.attempts[0].verdict, growing.grown_to = None, 4
+        growing.state, growing.grown_to = RunState.RUNNING, 4
+        growing.attempts[0].verdict, growing.attempts[0].state = None, AttemptState.STOPPING
         fleet = fleet_of("running running ready ready", [2, 4], runs=(growing, other))
-        assert plan(fleet).starts == ()
+        assert started(fleet) == []
 
     def test_first_come_first_served(self) -> None:
         fleet = fleet_of("ready ready ready", 3, runs=(run(1, (2,)), run(2, (1,)), run(3, (1,))))
-        assert [(start.run_id, len(start.members)) for start in plan(fleet).starts] == [("run-1", 2), ("run-2", 1)]
+        assert [(name, len(members)) for name, members in started(fleet)] == [("run-1", 2), ("run-2", 1)]
 
     def test_one_that_backs_off_holds_nobody_up(self) -> None:
         first, second = run(1, (1,)), run(2, (1,))
         first.not_before = NOW + 3.0
-        decision = plan(fleet_of("ready", 1, runs=(first, second)))
-        assert [start.run_id for start in decision.starts] == ["run-2"]
-        assert decision.due == NOW + 3.0
+        fleet = fleet_of("ready", 1, runs=(first, second))
+        assert [name for name, _ in started(fleet)] == ["run-2"]
+        second.not_before, first.not_before = NOW + 3.0, 0.0
+        second.attempts = run(2, previous=("slice-1",)).attempts
+        assert plan(fleet).due == NOW + 3.0
 
     def test_one_that_is_being_cancelled_gets_nothing(self) -> None:
         waiting = run()
         waiting.cancel_by = 0.0
-        assert plan(fleet_of("ready", 1, runs=(waiting,))).starts == ()
+        assert started(fleet_of("ready", 1, runs=(waiting,))) == []
 
     def test_survivors_keep_their_rank(self) -> None:
         again = run(1, previous=("slice-9", "slice-2"))
-        (start,) = plan(fleet_of("ready ready", 2, runs=(again,))).starts
-        assert start.members == ("slice-1", "slice-2")
+        assert started(fleet_of("ready ready", 2, runs=(again,))) == [("run-1", ("slice-1", "slice-2"))]
 
     def test_slices_under_notice_or_to_be_drained_are_not_free(self) -> None:
         fleet = fleet_of("ready ready ready running", 4)

@@ -202,7 +202,7 @@ class TestQueue:
         world.go(60, 1.0)
         world.sim.add_slice("more-1")
         world.sim.add_slice("more-2")
-        world.until(lambda: bool(world.notes(Reason.ATTEMPT_SUPERSEDED)), 700)
+        world.until(lambda: bool(world.told(Reason.ATTEMPT_SUPERSEDED)), 700)
         second = world.fleet.options(slices=2).submit(int)
         world.step()
         assert second.status().detail.endswith("2 are, and kept for run-1")

@@ -18,7 +18,7 @@ from sliceform.controller.reconcile.decide.step import Step
 from sliceform.controller.reconcile.decide.sync import FOREVER, due, sync
 from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.states import HOST_TABLE, SLICE_TABLE, History, replay
-from sliceform.states.hosts import HostState, HostTrigger
+from sliceform.states.hosts import HostState
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState, SliceTrigger
 from sliceform.states.table import Kind
@@ -95,8 +95,7 @@ class TestWhateverIsObserved:
             steps = sync(life, NOW, LIMITS)
             if not steps:
                 break
-            for step in steps:
-                commit(ledger, step)
+            commit(ledger, steps)
         assert sync(life, NOW, LIMITS) == []
         base = {change.key: change.source for change in reversed(tuple(ledger.history)) if change.source}
         assert replay(ledger.history, base) == ()
@@ -189,23 +188,19 @@ class TestLoss:
             (SliceState.RUNNING, HostState.RUNNING),
         ],
     )
-    def test_of_one_host_is_that_of_the_slice_and_of_all_its_hosts(self, state: SliceState, host: HostState) -> None:
+    def test_of_one_host_is_that_of_the_slice(self, state: SliceState, host: HostState) -> None:
         life = in_state(state, host)
         life.view.hosts[1].lost = Loss(Reason.NODE_DIED, "killed")
         steps = sync(life, NOW, LIMITS)
-        assert kinds(steps) == [(None, "preempt"), (0, "preempt"), (1, "preempt")]
-        assert [step.reason for step in steps] == [Reason.NODE_DIED, Reason.HOST_LOST_TOGETHER, Reason.NODE_DIED]
+        assert kinds(steps) == [(None, "preempt"), (1, "preempt")], "the other hosts follow by a coupling"
+        assert [step.reason for step in steps] == [Reason.NODE_DIED, Reason.NODE_DIED]
         assert {step.cause for step in steps} == {"slice-1/1"}
 
     def test_notice_of_one_host_too(self) -> None:
         life = in_state(SliceState.READY, HostState.READY)
         life.view.hosts[0].notices = {"gce": 500.0}
         steps = sync(life, NOW, LIMITS)
-        assert [step.reason for step in steps] == [
-            Reason.PREEMPTION_NOTICE,
-            Reason.PREEMPTION_NOTICE,
-            Reason.HOST_LOST_TOGETHER,
-        ]
+        assert [step.reason for step in steps] == [Reason.PREEMPTION_NOTICE, Reason.PREEMPTION_NOTICE]
         assert "deadline at 500" in steps[0].detail
 
     def test_a_loss_says_more_than_a_notice(self) -> None:
@@ -298,17 +293,11 @@ class TestWork:
 
 
 class TestDraining:
-    def test_is_released_when_its_groups_are_seen_removed_hosts_first(self) -> None:
+    def test_is_released_when_its_groups_are_seen_removed(self) -> None:
         life = in_state(SliceState.DRAINING, HostState.DRAINING)
         assert sync(life, NOW, LIMITS) == []
         life.view.released = True
-        assert kinds(sync(life, NOW, LIMITS)) == [(0, "release"), (1, "release"), (None, "release")]
-
-    def test_waits_for_its_hosts_to_drain(self) -> None:
-        life = in_state(SliceState.DRAINING, HostState.PREEMPTED)
-        life.view.released = True
-        assert sync(life, NOW, LIMITS) == []
-        assert HostTrigger.DRAIN not in FACTS
+        assert kinds(sync(life, NOW, LIMITS)) == [(None, "release")]
 
     def test_that_does_not_end_is_reported_once(self) -> None:
         life = in_state(SliceState.DRAINING, HostState.DRAINING)

@@ -22,7 +22,7 @@ _TOLD_ANYHOW = (
 )
 
 EXPLAINED: tuple[Explained, ...] = tuple(
-    Explained("controller/reconcile/commit.py", "_request", _NOTIFY, after, _TOLD_ANYHOW)
+    Explained("controller/reconcile/requests.py", "_of_slice", _NOTIFY, after, _TOLD_ANYHOW)
     for after in (
         "return None",
         "return Notify(record.id, None, record.deadline)",

@@ -192,7 +192,8 @@ def test_run_edges_are_the_published_ones():
         ("retry", "running", "waiting"),
         ("succeeded", "running", None),
         ("preempted", "running", None),
-        *((trigger, source, None) for trigger in ("failed", "cancelled") for source in ("waiting", "running")),
+        *(("cancelled", source, None) for source in ("waiting", "running")),
+        ("failed", "running", None),
     }
 
 

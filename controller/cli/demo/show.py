@@ -19,7 +19,7 @@ _MEANING = {reason.value: reason.doc for reason in Reason}
 #: How many lines of Ray's are shown after a failure.
 _OVERHEARD = 20
 #: What happens to a run is told by these; its submission and its end are lines of the demo's own.
-_RUN_REASONS = frozenset({Reason.ATTEMPT_STARTED, Reason.ATTEMPT_ENDED})
+_OF_RUNS = frozenset({("run", Reason.ATTEMPT_STARTED), ("attempt", Reason.ATTEMPT_ENDED)})
 
 
 class Screen:
@@ -44,7 +44,7 @@ class Screen:
         if change.kind == "slice":
             what = "note" if change.is_note else f"{change.source or '(new)'} -> {change.dest or '(gone)'}"
             self.line(change.key, f"{what:<22} {_why(change)}")
-        elif change.kind == "run" and change.reason in _RUN_REASONS:
+        elif (change.kind, change.reason) in _OF_RUNS:
             self.line(change.key, _short(change.detail))
 
     def report(self, report: Report, steps: int) -> None:

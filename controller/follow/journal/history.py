@@ -171,7 +171,7 @@ class _Joined(_Memory):
 
     def story(self, *keys: str) -> Story:
         wanted = frozenset(keys)
-        newer = (change for change in self._newer if change.key in wanted or change.slice_id in wanted)
+        newer = (change for change in self._newer if change.key in wanted or change.owner in wanted)
         return Story((*self._journal.story(*keys), *newer))
 
     def _select(self, selection: Selection, limit: int | None) -> Story:

@@ -105,7 +105,7 @@ class Journal(HistoryQueries):
             (owners,),
         )
         wanted = frozenset(keys)
-        return Story(change for change in changes if change.key in wanted or change.slice_id in wanted)
+        return Story(change for change in changes if change.key in wanted or change.owner in wanted)
 
     def since(self, seq: int) -> Story:
         """Give the changes that are kept and numbered above `seq`."""

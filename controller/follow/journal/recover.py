@@ -7,10 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from sliceform.states import AttemptRecord, Change, HostState, HostTrigger, Reason, SliceState, SliceTrigger
+from sliceform.states import (
+    AttemptRecord,
+    AttemptState,
+    AttemptTrigger,
+    Change,
+    HostState,
+    HostTrigger,
+    Reason,
+    RunState,
+    RunTrigger,
+    SliceState,
+    SliceTrigger,
+)
 
 #: The outcome of runs and attempts whose driver is gone.
 _OUTCOME = "cancelled"
+_FINISHED = Reason.RUN_FINISHED.value
 
 
 def closing(
@@ -25,7 +38,7 @@ def closing(
     """Return the changes that let every record leave, and the attempts as they ended.
 
     Args:
-        states: of every slice and host that has not left, by id.
+        states: of every record that has not left, by id; version 0.1.0 kept none of runs and attempts.
         runs: that are not over.
         attempts: that have not ended.
         last_seq: number of the last change.
@@ -33,14 +46,24 @@ def closing(
         detail: why, in a sentence.
 
     """
-    ended = [attempt._replace(ended_at=at, outcome=_OUTCOME, detail=detail) for attempt in attempts]
-    steps = [step for name in states if "/" not in name for step in _leave(name, states, detail)]
-    steps += [
-        _note(attempt.run, "running", Reason.ATTEMPT_ENDED, f"attempt {attempt.number} {_OUTCOME}: {detail}")
-        for attempt in ended
-    ]
-    steps += [_note(run, _OUTCOME, Reason.RUN_FINISHED, f"{_OUTCOME}: {detail}") for run in runs]
+    ended = [attempt._replace(ended_at=attempt.ended_at or at, outcome=_OUTCOME, detail=detail) for attempt in attempts]
+    slices = [name for name in states if name.startswith("slice-") and "/" not in name]
+    steps = [step for name in slices for step in _leave(name, states, detail)]
+    for attempt in ended:
+        steps += _end(attempt.key, states.get(attempt.key, AttemptState.STARTING.value), detail)
+    going_on = {attempt.run for attempt in ended}
+    for run in runs:
+        state = states.get(run, (RunState.RUNNING if run in going_on else RunState.WAITING).value)
+        steps.append(_move("run", run, RunTrigger.CANCELLED, state, None, detail)._replace(reason=_FINISHED))
     return [step._replace(seq=seq, at=at) for seq, step in enumerate(steps, last_seq + 1)], ended
+
+
+def _end(attempt: str, state: str, detail: str) -> Iterator[Change]:
+    """Yield how an attempt leaves: nothing of it runs any more, and nobody is charged."""
+    ended = AttemptState.ENDED.value
+    if state != ended:
+        yield _move("attempt", attempt, AttemptTrigger.END, state, ended)
+    yield _move("attempt", attempt, AttemptTrigger.CANCELLED, ended, None, detail)
 
 
 def _leave(name: str, states: Mapping[str, str], detail: str) -> Iterator[Change]:
@@ -60,7 +83,3 @@ def _move(  # noqa: PLR0917 - in the order of a change's fields
     kind: str, key: str, trigger: str, source: str, dest: str | None, detail: str = "", cause: str | None = None
 ) -> Change:
     return Change(0, 0, 0.0, kind, key, str(trigger), source, dest, Reason.DRIVER_GONE.value, detail, cause)
-
-
-def _note(run: str, state: str, reason: Reason, detail: str) -> Change:
-    return Change(0, 0, 0.0, "run", run, None, state, state, reason.value, detail)

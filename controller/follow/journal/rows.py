@@ -26,6 +26,16 @@ def put_attempt(connection: sqlite3.Connection, row: AttemptRecord) -> bool:
     return new
 
 
+def read_work(connection: sqlite3.Connection, runs: Iterable[str]) -> dict[str, str]:
+    """Return the state of each of these runs, and of their attempts, that has not left, by id."""
+    rows = connection.execute(
+        "SELECT key, dest FROM changes WHERE owner IN (SELECT value FROM json_each(?)) AND trigger IS NOT NULL"
+        " ORDER BY seq",
+        (json.dumps(list(runs)),),
+    )
+    return {key: state for key, state in dict(rows.fetchall()).items() if state is not None}
+
+
 def read_attempts(
     connection: sqlite3.Connection, where: str = "1", values: Iterable[Any] = ()
 ) -> tuple[AttemptRecord, ...]:

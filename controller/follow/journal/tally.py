@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sliceform.controller.follow.journal.schema import CHANGE
-from sliceform.states import Reason
 from sliceform.states.history.changes import Change, follow
 
 #: At least so many changes lie between two pictures of all states; more in a fleet that has more records.
@@ -73,13 +72,13 @@ class Tally:
             self.unpictured += 1
             if change.kind == "run":
                 self.next_run = max(self.next_run, _number(change.key) + 1)
-                if change.reason == Reason.RUN_FINISHED:
+                if change.ends_run:
                     self.runs.discard(change.key)
                 else:
                     self.runs.add(change.key)
             elif change.trigger == "create" and change.kind == "slice":
                 self.next_slice = max(self.next_slice, _number(change.key) + 1)
-            if change.seq > self.base_seq and change.trigger is not None and change.kind != "run":
+            if change.seq > self.base_seq and change.moves_slice:
                 if change.dest is None:
                     self.states.pop(change.key, None)
                 else:

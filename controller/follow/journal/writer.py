@@ -19,11 +19,11 @@ from sliceform.controller.errors import JournalError, JournalInUseError, Journal
 from sliceform.controller.follow.follower import Batch
 from sliceform.controller.follow.journal.lock import WriterLock
 from sliceform.controller.follow.journal.recover import closing
-from sliceform.controller.follow.journal.rows import put_attempt, read_attempts
+from sliceform.controller.follow.journal.rows import put_attempt, read_attempts, read_work
 from sliceform.controller.follow.journal.schema import check_place, connect, told, transaction
 from sliceform.controller.follow.journal.tally import Tally, Wish, facts_of
 from sliceform.controller.follow.journal.trim import trim
-from sliceform.states import AttemptRecord, Change, History, Reason
+from sliceform.states import AttemptRecord, Change, History
 
 log = structlog.get_logger(__name__)
 
@@ -150,10 +150,11 @@ class JournalWriter:
     ) -> Resumed:
         tally = Tally.load(connection)
         runs = sorted(tally.runs)
-        left = read_attempts(connection, "ended_at IS NULL")
+        left = read_attempts(connection, "outcome IS NULL")
         if tally.states or runs or left:
             detail = _last_driver(connection, tally.latest_at)
-            changes, ended = closing(tally.states, runs, left, last_seq=tally.last_seq, at=at, detail=detail)
+            states = tally.states | read_work(connection, [*runs, *(attempt.run for attempt in left)])
+            changes, ended = closing(states, runs, left, last_seq=tally.last_seq, at=at, detail=detail)
             self._put(connection, tally, changes, ended)
             log.info("journal_taken_over", journal=str(self.path), closed=len(changes), cause=detail)
         (self._driver,) = connection.execute(
@@ -215,11 +216,11 @@ class JournalWriter:
         rows: list[tuple[Any, ...]] = []
         stories: dict[str, _Part] = {}
         for change in changes:
-            owner = change.slice_id or change.key
+            owner = change.owner
             rows.append((*change, owner))
             part = stories.get(owner)
             if part is None:
-                part = stories[owner] = _Part("slice" if change.slice_id else change.kind)
+                part = stories[owner] = _Part(_STORY_OF.get(change.kind, change.kind))
             part.take(change)
         connection.executemany("INSERT INTO changes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         for attempt in attempts:
@@ -274,6 +275,10 @@ class JournalWriter:
             log.info("journal_still_read", journal=str(self.path), cause=str(error))
 
 
+#: Kinds of records whose changes are part of the story of another.
+_STORY_OF = {"host": "slice", "attempt": "run"}
+
+
 @dataclass(slots=True)
 class _Part:
     """What one batch adds to a story."""
@@ -295,7 +300,7 @@ def _ends(change: Change) -> bool:
     """Whether a slice or a run is over with this change."""
     if change.kind == "slice":
         return change.dest is None and not change.is_note
-    return change.kind == "run" and change.reason == Reason.RUN_FINISHED
+    return change.ends_run
 
 
 def _last_driver(connection: sqlite3.Connection, latest_at: float) -> str:

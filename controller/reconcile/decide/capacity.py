@@ -14,7 +14,6 @@ from sliceform.controller.reconcile.decide.policy import Pause, Vacancy
 from sliceform.controller.reconcile.decide.schedule import demand
 from sliceform.controller.reconcile.decide.step import Step
 from sliceform.controller.reconcile.decide.sync import FOREVER
-from sliceform.states.hosts import HostTrigger
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState, SliceTrigger
 
@@ -27,7 +26,7 @@ class Capacity(NamedTuple):
 
     #: Slices to let go.
     drains: tuple[Step, ...]
-    #: Slices to create, with their hosts.
+    #: Slices to create.
     creates: tuple[Step, ...]
     pause: Pause
     #: What is still to be replaced.
@@ -128,7 +127,6 @@ def _creates(fleet: Fleet, wanted: int, room: int, vacancies: Sequence[Vacancy])
         detail = f"replaces {old}" if old else ""
         name = f"slice-{fleet.next_number + offset}"
         steps.append(Step(name, None, SliceTrigger.CREATE, reason, detail, old))
-        steps += [Step(name, rank, HostTrigger.CREATE, reason, detail, name) for rank in range(fleet.hosts)]
     done = frozenset(replaced)
     left = [vacancy for vacancy in vacancies if vacancy.failures and vacancy.slice_id not in done]
     return steps, left[: max(0, room - number)]

@@ -7,21 +7,12 @@ was not heard for so long that its agent has ended them by its own clock.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from enum import StrEnum
 
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.run import Attempt
 from sliceform.controller.reconcile.decide.sync import is_lost
 from sliceform.states.slices import SliceState
-
-
-class Clear(StrEnum):
-    """How a host came to be clear of an attempt."""
-
-    SEEN_GONE = "its processes were seen gone"
-    HOST_DIED = "host died"
-    BY_TIME = "fenced by time"
 
 
 def fences(
@@ -47,11 +38,6 @@ def fences(
             elif (since := _since(attempt, life, host_rank, now)) is not None:
                 found[rank] = since + fence_s
     return found
-
-
-def passed(fenced: Mapping[int, float], now: float) -> dict[int, Clear]:
-    """Return the ranks of the hosts whose time has passed."""
-    return {rank: Clear.BY_TIME for rank, at in fenced.items() if now >= at}
 
 
 def _since(attempt: Attempt, life: Life, host_rank: int, now: float) -> float | None:

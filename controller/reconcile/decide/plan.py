@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from sliceform.controller.reconcile.decide.capacity import capacity
 from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.schedule import growth, overdue, schedule
-from sliceform.controller.reconcile.decide.step import Decision, Step
+from sliceform.controller.reconcile.decide.runs import go_on
+from sliceform.controller.reconcile.decide.schedule import growth, schedule
+from sliceform.controller.reconcile.decide.step import Decision, Step, WorkStep
 from sliceform.controller.reconcile.decide.sync import FOREVER, earliest_notice
-from sliceform.states.hosts import HostState, HostTrigger
 from sliceform.states.reasons import Reason
 from sliceform.states.slices import LIVE, SliceState, SliceTrigger
 
@@ -23,33 +23,35 @@ _SAME_S = 0.001
 
 
 def plan(fleet: Fleet) -> Decision:
-    """Return everything that is to be done now, in the order to do it."""
+    """Return everything that is to be done now, in the order to do it.
+
+    What follows from it is planned when it is committed: who starts, once it is known who waits.
+    """
     steps, drains, live, due = _survey(fleet)
+    work, work_due = go_on(fleet)
+    due = min(due, work_due)
     if fleet.closing_by is not None:
-        for step in drains:
-            steps += [step, *_host_drains(fleet.lives[step.slice_id], step)]
-        return Decision(tuple(steps), pause=fleet.pause, vacancies=tuple(fleet.vacancies), due=due)
+        return Decision((*steps, *work, *drains), pause=fleet.pause, vacancies=tuple(fleet.vacancies), due=due)
     taken = [step.slice_id for step in drains if step.reason is Reason.OPERATOR]
     number = capacity(fleet, live, taken)
     drains += number.drains
-    for step in drains:
-        steps += [step, *_host_drains(fleet.lives[step.slice_id], step)]
-    steps += number.creates
-    leaving = {step.slice_id for step in drains}
-    ends, end_due = overdue(fleet)
-    work = schedule(fleet, [life for life in live if life.record.id not in leaving])
-    for start in work.starts:
-        steps += [Step(life, None, SliceTrigger.START, Reason.RUN_STARTED, start.run_id) for life in start.members]
-    grown, growth_due = growth(fleet)
-    due = min(due, number.due, end_due, work.due, growth_due)
-    return Decision(tuple(steps), work.starts, grown, ends, number.pause, number.vacancies, due)
+    begun: list[WorkStep] = []
+    if not any(step.trigger for step in work):
+        leaving = {step.slice_id for step in drains}
+        given = schedule(fleet, [life for life in live if life.record.id not in leaving])
+        grown, growth_due = growth(fleet, leaving)
+        begun = [*given.starts, *([] if grown is None else [grown])]
+        due = min(due, given.due, growth_due)
+    due = min(due, number.due)
+    return Decision((*steps, *work, *drains, *number.creates, *begun), number.pause, number.vacancies, due)
 
 
 def _survey(fleet: Fleet) -> tuple[list[Step], list[Step], list[Life], float]:
     """Go through all lives once.
 
     Returns:
-        What hosts have still to do, slices that have to go, live slices that stay, and when a grace is over.
+        What draining slices have still to be told, slices that have to go, live slices that stay, and when a grace is
+        over.
 
     """
     steps: list[Step] = []
@@ -61,7 +63,6 @@ def _survey(fleet: Fleet) -> tuple[list[Step], list[Step], list[Life], float]:
         if state is None:
             continue
         if state is SliceState.DRAINING:
-            steps += _stragglers(life)
             steps += _hurry(fleet, life)
             continue
         if state is SliceState.PREEMPTED:
@@ -74,13 +75,6 @@ def _survey(fleet: Fleet) -> tuple[list[Step], list[Step], list[Life], float]:
     return steps, drains, live, due
 
 
-def _stragglers(life: Life) -> Iterator[Step]:
-    """Hosts of a slice that drains already, after an `expire`, follow it."""
-    record = life.record
-    reason = record.reason or Reason.OPERATOR
-    return _host_drains(life, Step(record.id, None, SliceTrigger.DRAIN, reason, record.detail))
-
-
 def _hurry(fleet: Fleet, life: Life) -> Iterator[Step]:
     """Give the work on a slice that drains already less time, when a later command leaves it less."""
     until = fleet.work_until(life)
@@ -88,12 +82,6 @@ def _hurry(fleet: Fleet, life: Life) -> Iterator[Step]:
         return
     left_s = max(0.0, until - fleet.now)
     yield Step(life.record.id, None, None, Reason.HURRIED, f"its work has {left_s:.1f} s to stop")
-
-
-def _host_drains(life: Life, step: Step) -> Iterator[Step]:
-    for host in life.record.hosts:
-        if host.state not in {None, HostState.DRAINING}:
-            yield Step(life.record.id, host.rank, HostTrigger.DRAIN, step.reason, step.detail, life.record.id)
 
 
 def _due_drain(fleet: Fleet, life: Life) -> Step | None:

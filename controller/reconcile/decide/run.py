@@ -1,8 +1,4 @@
-"""Runs and their attempts: which slices take part in what order, and how an attempt has ended.
-
-Pure decisions over plain records that the loop's thread owns. An outcome is decided from what was observed, never from
-the text of a message.
-"""
+"""Runs and their attempts as the loop's thread holds them, and which slices take part in what order."""
 
 from __future__ import annotations
 
@@ -15,6 +11,9 @@ from sliceform.controller.model.effects import AttemptSpec
 from sliceform.controller.model.events import Outcome, OutcomeKind
 from sliceform.controller.model.orders import Submit
 from sliceform.controller.model.run_options import RunOptions
+from sliceform.states.attempts import AttemptState
+from sliceform.states.reasons import Reason
+from sliceform.states.runs import RunState
 
 #: So many attempts of a run are kept: its first and the newest.
 ATTEMPTS_KEPT = 100
@@ -29,6 +28,14 @@ class Ended(StrEnum):
     CANCELLED = "cancelled"
     #: Attempts only: we ended it to grow, drain or shrink; no budget is charged.
     SUPERSEDED = "superseded"
+
+
+class Clear(StrEnum):
+    """How a host came to be clear of an attempt."""
+
+    SEEN_GONE = "its processes were seen gone"
+    HOST_DIED = "host died"
+    BY_TIME = "fenced by time"
 
 
 class Departure(StrEnum):
@@ -63,12 +70,18 @@ class Verdict(NamedTuple):
     outcome: Outcome | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
-    """One try: its slices by rank and how each of its hosts ended."""
+    """One try: its slices by rank and how each of its hosts ended. `ATTEMPT_TABLE` moves it."""
 
     spec: AttemptSpec
     started_epoch_s: float
+    #: Where it is in its life, as in any record: since when, loop time and epoch seconds, and why.
+    state: AttemptState | None = None
+    since: float = 0.0
+    at: float = 0.0
+    reason: Reason | None = None
+    detail: str = ""
     #: By (slice rank, host rank), in the order in which they came; the first answer of a host counts.
     outcomes: dict[tuple[int, int], Outcome] = field(default_factory=dict)
     #: Those of them that came about before the work there was asked to stop.
@@ -79,36 +92,46 @@ class Attempt:
     asked: bool = False
     #: Slices of whose departure its work was told.
     told: frozenset[str] = frozenset()
+    #: Ranks of hosts that were seen to have died as a whole.
+    died: set[int] = field(default_factory=set)
     #: How hosts came to be clear of it, by rank; and at which loop time those that are not will count as clear.
-    clear: dict[int, str] = field(default_factory=dict)
+    clear: dict[int, Clear] = field(default_factory=dict)
     fences: dict[int, float] = field(default_factory=dict)
-    #: Slices all of whose hosts are clear of it.
-    cleared: set[str] = field(default_factory=set)
     #: When its processes are to be stopped by force, loop time; None = it is going well.
     stop_at: float | None = None
     #: By when its work was told to stop, epoch seconds; None = it was not, or no deadline is known.
     deadline: float | None = None
-    #: Whether `Stop` has been asked for.
-    stopped: bool = False
+    #: By when its processes are to be gone, loop time, as `Stop` was asked for last; None = it was not.
+    force_by: float | None = None
     #: Loop time at which something ended that may prove to be the death of a node; None if nothing did.
     doubted_at: float | None = None
-    #: It ended as a failure, and that may still prove wrong.
-    provisional: bool = False
     #: Why we end it on purpose; empty if we do not.
     superseded: str = ""
+    #: How it left; None before.
     verdict: Verdict | None = None
+    #: When nothing of it was left, or every host had returned.
     ended_epoch_s: float | None = None
     #: Node id and address of every host, by rank, as far as known when it started.
     nodes: tuple[tuple[str | None, str], ...] = ()
 
     @property
+    def id(self) -> str:
+        """Its key, `run-1/2`."""
+        return self.spec.key
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether something of it may still run."""
+        return self.state in _UNDER_WAY
+
+    @property
     def ended(self) -> Ended | None:
-        """How it ended; None while it goes on."""
+        """How it left; None while it goes on, or while that is not known yet."""
         return None if self.verdict is None else self.verdict.ended
 
     @property
-    def detail(self) -> str:
-        """Why it ended so, in a sentence; empty while it goes on."""
+    def why_ended(self) -> str:
+        """Why it left so, in a sentence; empty before."""
         return "" if self.verdict is None else self.verdict.detail
 
     @property
@@ -129,12 +152,8 @@ class Attempt:
                 self.unasked.append(key)
 
     def leave(self, slice_id: str, left: Left) -> None:
-        """Write down that a slice left, which ends it on all others; what happens to that slice later counts no more.
-
-        Corrections are another matter: see `oversee`.
-        """
+        """Write down that a slice left; what happens to that slice later counts no more, but for corrections."""
         self.departures.setdefault(slice_id, left)
-        self.asked = True
 
     def shed(self) -> None:
         """Keep of how its hosts ended only what is shown: no values, no exceptions, no tracebacks."""
@@ -165,18 +184,22 @@ class Attempt:
         )
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class RunRecord:
-    """One submitted run, on the loop's side."""
+    """One submitted run, on the loop's side. `RUN_TABLE` moves it."""
 
     id: str
     work: Any
     options: RunOptions
     submitted_epoch_s: float
-    #: Loop time since which it waits for slices.
-    waiting_since: float
     #: Called once, on the loop's thread, when the run is over; only stores and wakes.
     on_end: Callable[[RunRecord], None]
+    #: Where it is in its life, as in any record: since when, loop time and epoch seconds, and why.
+    state: RunState | None = None
+    since: float = 0.0
+    at: float = 0.0
+    reason: Reason | None = None
+    detail: str = ""
     #: Valid sizes, ascending: its own, or those that were wanted when it was submitted.
     sizes: tuple[int, ...] = ()
     #: Loop time at which it was taken in.
@@ -184,6 +207,8 @@ class RunRecord:
     #: The first and the newest, up to `ATTEMPTS_KEPT`; and how many have begun.
     attempts: list[Attempt] = field(default_factory=list)
     tries: int = 0
+    #: Attempts of which nothing runs any more, and whose charge is open.
+    unsettled: list[Attempt] = field(default_factory=list)
     preemptions: int = 0
     failures: int = 0
     not_before: float = 0.0
@@ -196,12 +221,11 @@ class RunRecord:
     #: Why it was, if nobody asked for it.
     cancel_detail: str = ""
     ended: Ended | None = None
-    detail: str = ""
 
     @classmethod
     def of(cls, order: Submit, on_end: Callable[[RunRecord], None] = lambda _: None) -> RunRecord:
         """Return the record of a run that was submitted, before it is taken in."""
-        return cls(order.run_id, order.work, order.options, order.submitted_epoch_s, 0.0, on_end)
+        return cls(order.run_id, order.work, order.options, order.submitted_epoch_s, on_end)
 
     @property
     def forgotten(self) -> int:
@@ -210,7 +234,7 @@ class RunRecord:
 
     def begin(self, attempt: Attempt) -> None:
         """Take a new attempt in, and let go of what earlier ones hold that nobody can ask for any more."""
-        if self.attempts:
+        if self.attempts and self.attempts[-1].verdict is not None:
             self.attempts[-1].shed()
         self.attempts.append(attempt)
         self.tries += 1
@@ -220,25 +244,23 @@ class RunRecord:
     @property
     def active(self) -> Attempt | None:
         """The attempt that is under way."""
-        if self.attempts and self.attempts[-1].ended is None:
+        if self.attempts and self.attempts[-1].goes_on:
             return self.attempts[-1]
         return None
 
     @property
     def waiting(self) -> bool:
         """Whether it waits for slices."""
-        return self.ended is None and self.active is None
+        return self.state is RunState.WAITING
 
     @property
-    def state(self) -> str:
+    def stands(self) -> str:
         """`waiting`, `running`, or how it ended."""
-        if self.ended is not None:
-            return str(self.ended)
-        return "waiting" if self.active is None else "running"
+        return str(self.ended or self.state or RunState.WAITING)
 
     def __repr__(self) -> str:
         """Name it, with its state."""
-        return f"<RunRecord {self.id}: {self.state}>"
+        return f"<RunRecord {self.id}: {self.stands}>"
 
 
 def assign(previous: Sequence[str], available: Sequence[str], size: int) -> tuple[str, ...]:
@@ -254,92 +276,10 @@ def assign(previous: Sequence[str], available: Sequence[str], size: int) -> tupl
     return tuple((survivors + fresh)[:size])
 
 
-def classify(attempt: Attempt, *, cancelled: bool) -> Verdict:
-    """Say how an attempt that is over has ended, and which host that goes back to.
-
-    What came first and was not asked for leads. A slice that was lost goes before the ends of processes, also those
-    that were seen earlier: a peer's connection breaks long before a loss shows.
-    """
-    if attempt.succeeded:
-        return Verdict(Ended.SUCCEEDED, "every host returned")
-    if cancelled:
-        return Verdict(Ended.CANCELLED, "cancelled")
-    life = _first_loss(attempt)
-    culprit = _first_end(attempt)
-    if life is None and culprit is None and attempt.superseded:
-        return Verdict(Ended.SUPERSEDED, attempt.superseded)
-    if life is None and culprit is None:
-        life = next(iter(attempt.departures), None)
-    if life is not None:
-        left = attempt.departures[life]
-        return Verdict(_ENDS[left.departure], f"{life}: {left.detail}", left.host)
-    if culprit is None:
-        host = attempt.host(next(iter(attempt.outcomes), (0, 0)))
-        return Verdict(Ended.FAILED, f"its processes were stopped, on {host} first", host)
-    outcome, host = attempt.outcomes[culprit], attempt.host(culprit)
-    ended = Ended.PREEMPTED if outcome.kind is OutcomeKind.LOST else Ended.FAILED
-    return Verdict(ended, f"rank {attempt.rank(culprit)} ({host}): {outcome.detail}", host, outcome)
+def may_retry(run: RunRecord) -> bool:
+    """Whether its budgets allow another attempt, whichever of them those are charged to whose charge is open."""
+    more = len(run.unsettled)
+    return run.preemptions + more <= run.options.max_preemptions and run.failures + more <= run.options.max_failures
 
 
-def _first_loss(attempt: Attempt) -> str | None:
-    """Return the slice that was the first to leave without being asked to.
-
-    An agent that dies once something was asked to stop may do so for that; a node or a notice never does.
-    """
-    asked = bool(attempt.superseded)
-    for life, left in attempt.departures.items():
-        if left.departure is Departure.PREEMPTED or (left.departure is Departure.FAILED and not asked):
-            return life
-        asked = True
-    return None
-
-
-def _first_end(attempt: Attempt) -> tuple[int, int] | None:
-    """Return the host whose process was the first to end without being asked to, other than well.
-
-    The word that a process died takes longer than what its peers raise for it, by whatever class their collective
-    raises: so it goes before them. One that was lost or whose connection to a peer broke says that something ended
-    elsewhere: it goes after all others.
-    """
-    ends = [key for key in attempt.unasked if attempt.outcomes[key].kind in _OWN_ENDS | {OutcomeKind.LOST}]
-    return min(ends, key=lambda key: _distance(attempt.outcomes[key]), default=None)
-
-
-def _distance(outcome: Outcome) -> int:
-    """Return how far an end is likely to be from what caused all others."""
-    if outcome.kind is OutcomeKind.CRASHED:
-        return 0
-    return 2 if outcome.kind is OutcomeKind.LOST or "builtins.ConnectionError" in outcome.types else 1
-
-
-def within_budget(run: RunRecord) -> bool:
-    """Whether the run may be started once more."""
-    return run.preemptions <= run.options.max_preemptions and run.failures <= run.options.max_failures
-
-
-def affordable(run: RunRecord) -> bool:
-    """Whether the run may go on after one more attempt, whichever of its budgets that is charged to."""
-    return run.preemptions < run.options.max_preemptions and run.failures < run.options.max_failures
-
-
-def exempted(run: RunRecord, attempt: Attempt) -> bool | None:
-    """Say what the user's own rules make of a failed attempt: True = try again, False = never, None = no rule."""
-    ends = [attempt.outcomes[key] for key in attempt.unasked]
-    if any(_matches(end, run.options.never_retry_on) for end in ends if end.kind in _OWN_ENDS):
-        return False
-    # What follows the end that leads may be its consequence.
-    leads = attempt.verdict.outcome if attempt.verdict is not None else None
-    return True if leads is not None and _matches(leads, run.options.retry_on) else None
-
-
-def _matches(outcome: Outcome, rules: frozenset[int | str]) -> bool:
-    return outcome.exit_code in rules or not rules.isdisjoint(outcome.types)
-
-
-#: Ends that the user's own code brought about.
-_OWN_ENDS = frozenset({OutcomeKind.RAISED, OutcomeKind.REFUSED, OutcomeKind.CRASHED})
-_ENDS = {
-    Departure.PREEMPTED: Ended.PREEMPTED,
-    Departure.FAILED: Ended.FAILED,
-    Departure.TAKEN: Ended.SUPERSEDED,
-}
+_UNDER_WAY = frozenset({AttemptState.STARTING, AttemptState.RUNNING, AttemptState.STOPPING})

@@ -1,4 +1,4 @@
-"""Give slices to runs: which run starts on what size, which starts again on more, and which has waited or run too long.
+"""Give slices to runs: which run starts on what size, and which starts again on more.
 
 Pure: reads the fleet, changes nothing. Runs stand in the order of the queue: higher priority first, then as they were
 submitted.
@@ -6,21 +6,24 @@ submitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.run import RunRecord, assign
-from sliceform.controller.reconcile.decide.step import EndRun, GrowRun, StartAttempt
+from sliceform.controller.reconcile.decide.step import Growth, Members, WorkStep
 from sliceform.controller.reconcile.decide.sync import FOREVER, earliest_notice
+from sliceform.states.attempts import AttemptState, AttemptTrigger
+from sliceform.states.reasons import Reason
+from sliceform.states.runs import RunTrigger
 from sliceform.states.slices import SliceState
 
 
 class Schedule(NamedTuple):
     """Who starts now, who has to wait because slices are kept, and when to look again."""
 
-    starts: tuple[StartAttempt, ...]
+    starts: tuple[WorkStep, ...]
     #: The first run that free slices are kept for; empty if none are.
     keeper: str
     due: float
@@ -79,13 +82,14 @@ def schedule(fleet: Fleet, live: Sequence[Life]) -> Schedule:
     A run that cannot start keeps none, so that younger ones may overtake it, until it has waited `overtake_s`.
     """
     pool = _Pool(fleet, live)
-    begun: list[StartAttempt] = []
+    begun: list[WorkStep] = []
     keeper, due = "", FOREVER
     for run in _in_turn(fleet, pool):
         members, kept, when = _turn(fleet, run, pool)
         due = min(due, when)
         if members:
-            begun.append(StartAttempt(run.id, members))
+            detail = f"attempt {run.tries + 1} on {', '.join(members)}"
+            begun.append(WorkStep(run.id, RunTrigger.START, Reason.ATTEMPT_STARTED, detail, given=Members(members)))
         elif kept:
             keeper = keeper or run.id
         pool.take(members or kept, use=bool(members))
@@ -99,15 +103,18 @@ def _in_turn(fleet: Fleet, pool: _Pool) -> Iterator[RunRecord]:
         if not pool.free:
             return
         most = len(pool.free) if run.attempts else pool.first_start
-        if run.sizes[0] <= most or run.waiting_since <= patient_since or run.grown_to is not None:
+        undecided = not run.waiting and run.active is None
+        if run.sizes[0] <= most or run.since <= patient_since or run.grown_to is not None or undecided:
             yield run
 
 
 def _turn(fleet: Fleet, run: RunRecord, pool: _Pool) -> tuple[tuple[str, ...], tuple[str, ...], float]:
     """Return what a run starts on now, else what is kept for it, and when that may change by itself."""
     pinned = run.options.pinned
-    if run.active is not None:
-        return (), pool.choose(run, (run.grown_to or 0) - len(_previous(run))), FOREVER
+    if not run.waiting:
+        # One whose attempt has ended, and of which it is not known yet what follows, may start again where it was.
+        taken = len(_previous(run)) if run.active is not None else 0
+        return (), pool.choose(run, (run.grown_to or len(_previous(run))) - taken), FOREVER
     if run.cancel_by is not None or not startable(fleet, run):
         return (), (), FOREVER
     if fleet.now < run.not_before:
@@ -142,7 +149,7 @@ def choose_size(fleet: Fleet, run: RunRecord, free: int, used: int) -> tuple[int
         return 0, FOREVER
     if size == run.sizes[-1] or size >= (had or FOREVER):
         return size, fleet.now
-    return size, max(fleet.added_at, run.waiting_since) + fleet.settings.settle_s
+    return size, max(fleet.added_at, run.since) + fleet.settings.settle_s
 
 
 def _previous(run: RunRecord) -> tuple[str, ...]:
@@ -158,7 +165,7 @@ def _kept(fleet: Fleet, run: RunRecord, size: int, pool: _Pool) -> int:
     """Return how many free slices are kept for a run that does not start: what it is about to take, or all it may."""
     if size:
         return size
-    if fleet.now - run.waiting_since < fleet.settings.overtake_s:
+    if fleet.now - run.since < fleet.settings.overtake_s:
         return 0
     return len(pool.free) if run.attempts else pool.first_start
 
@@ -189,38 +196,26 @@ def larger(fleet: Fleet) -> tuple[RunRecord, int, float] | None:
     return None
 
 
-def growth(fleet: Fleet) -> tuple[GrowRun | None, float]:
-    """Return the run that is to grow now, and the loop time at which one may."""
+def growth(fleet: Fleet, leaving: Collection[str] = ()) -> tuple[WorkStep | None, float]:
+    """Have the work of the run that is to grow now save and stop; and say from which loop time on one may.
+
+    One of whose slices are `leaving` stops for that.
+    """
     found = larger(fleet)
-    if found is None:
+    if found is None or not set(leaving).isdisjoint(found[0].attempts[-1].spec.members):
         return None, FOREVER
     run, size, when = found
-    return (GrowRun(run.id, size), FOREVER) if when <= fleet.now else (None, when)
+    if when > fleet.now:
+        return None, when
+    spec = run.attempts[-1].spec
+    detail = f"to grow from {len(spec.members)} to {size} slices"
+    step = WorkStep(spec.key, AttemptTrigger.STOP, Reason.ATTEMPT_SUPERSEDED, detail, given=Growth(size))
+    return step, FOREVER
 
 
 def _may_grow(run: RunRecord) -> bool:
     """Whether a run is under way, all is well with it, and a larger size is valid for it."""
     attempt = run.active
-    if attempt is None or run.cancel_by is not None or attempt.departures or attempt.outcomes or attempt.superseded:
+    if attempt is None or attempt.state is AttemptState.STOPPING or attempt.outcomes or run.cancel_by is not None:
         return False
     return run.options.pinned is None and run.sizes[-1] > len(attempt.spec.members)
-
-
-def overdue(fleet: Fleet) -> tuple[tuple[EndRun, ...], float]:
-    """Return the runs that have waited, or are there, longer than their options allow, and when the next one will."""
-    ends: list[EndRun] = []
-    due = FOREVER
-    for run in fleet.runs:
-        limits = run.options
-        if (limits.max_wait_s is None and limits.timeout_s is None) or run.cancel_by is not None:
-            continue
-        by = FOREVER if limits.timeout_s is None else run.submitted_at + limits.timeout_s
-        detail = f"it was not over within timeout_s={limits.timeout_s:g}" if limits.timeout_s is not None else ""
-        if limits.max_wait_s is not None and run.waiting and run.waiting_since + limits.max_wait_s < by:
-            by = run.waiting_since + limits.max_wait_s
-            detail = f"it waited for slices for max_wait_s={limits.max_wait_s:g}"
-        if by <= fleet.now:
-            ends.append(EndRun(run.id, detail))
-        else:
-            due = min(due, by)
-    return tuple(ends), due

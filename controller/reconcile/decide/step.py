@@ -5,11 +5,15 @@ Pure: a step says which record is to take which trigger and why; nothing has hap
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from sliceform.controller.reconcile.decide.policy import Pause, Vacancy
+from sliceform.controller.reconcile.decide.run import Clear, Left, Verdict
+from sliceform.states.attempts import AttemptTrigger
 from sliceform.states.hosts import HostTrigger
 from sliceform.states.reasons import Reason
+from sliceform.states.runs import RunTrigger
 from sliceform.states.slices import SliceTrigger
 
 
@@ -37,35 +41,72 @@ class Step(NamedTuple):
         return f"{what} {self.key} ({self.reason.value})" + (f": {self.detail}" if self.detail else "")
 
 
-class StartAttempt(NamedTuple):
-    """Give a run its slices, in order of slice rank; the `start` steps of those slices go with it."""
+class Members(NamedTuple):
+    """The slices of an attempt that begins, by slice rank."""
 
-    run_id: str
-    members: tuple[str, ...]
+    slices: tuple[str, ...]
 
 
-class GrowRun(NamedTuple):
-    """End a run's attempt on purpose, so that the next one starts on more slices."""
+class Growth(NamedTuple):
+    """That an attempt makes way for one on so many slices."""
 
-    run_id: str
-    #: How many slices the next attempt is to have.
     size: int
 
 
-class EndRun(NamedTuple):
-    """End a run as cancelled: it has waited, or gone on, for longer than its options allow."""
+class Halt(NamedTuple):
+    """How the end of an attempt's work goes on."""
 
-    run_id: str
-    detail: str
+    #: When it is ended by force, loop time; None = not at all.
+    stop_at: float | None
+    #: What its work knows of that, epoch seconds; None if nothing.
+    deadline: float | None
+    #: By when its processes are to be gone, loop time, once that is asked for.
+    force_by: float | None
+    #: Whether its work is to be told anew.
+    tell: bool
+
+
+class Cleared(NamedTuple):
+    """That nothing of an attempt is left on a host that does not say so itself."""
+
+    rank: int
+    how: Clear
+
+
+class Fenced(NamedTuple):
+    """From when on hosts count as clear of an attempt, by rank; loop time."""
+
+    at: Mapping[int, float]
+
+
+class Doubted(NamedTuple):
+    """That something ended which may prove to be the death of a node, from now on."""
+
+
+class WorkStep(NamedTuple):
+    """One trigger for a run or an attempt, or, with `trigger=None`, a note about it, if it has a reason."""
+
+    #: Of the run, or of the attempt: `run-1/2`.
+    key: str
+    trigger: RunTrigger | AttemptTrigger | None
+    reason: Reason | None = None
+    detail: str = ""
+    #: What it goes back to: a host, a slice, an attempt.
+    cause: str | None = None
+    #: What is to be written down with it.
+    given: Members | Growth | Halt | Cleared | Fenced | Doubted | Left | Verdict | None = None
+
+    def __str__(self) -> str:
+        """Say it in a line."""
+        what = self.trigger.value if self.trigger else "note"
+        why = f" ({self.reason.value})" if self.reason else ""
+        return f"{what} {self.key}{why}" + (f": {self.detail}" if self.detail else "")
 
 
 class Decision(NamedTuple):
     """All that one pass of `plan` decided."""
 
-    steps: tuple[Step, ...] = ()
-    starts: tuple[StartAttempt, ...] = ()
-    growth: GrowRun | None = None
-    ends: tuple[EndRun, ...] = ()
+    steps: tuple[Step | WorkStep, ...] = ()
     #: What is to be remembered: whether growth pauses, and what is still to be replaced.
     pause: Pause = Pause()
     vacancies: tuple[Vacancy, ...] = ()
@@ -74,4 +115,4 @@ class Decision(NamedTuple):
 
     def __bool__(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.steps or self.starts or self.growth or self.ends)
+        return bool(self.steps)

@@ -168,7 +168,7 @@ def _working(life: Life) -> Iterator[Step]:
 
 
 def _lost(life: Life, now: float, limits: Limits) -> list[Step]:
-    """Return the preemption of this slice and, by fate sharing, of all its hosts; nothing if it is well."""
+    """Return the preemption of this slice and of hosts that are lost or noticed themselves; nothing if it is well."""
     record, view = life.record, life.view
     losses = {rank: host.lost for rank, host in enumerate(view.hosts) if host.lost is not None}
     if not limits.silence_held:
@@ -193,8 +193,8 @@ def _lost(life: Life, now: float, limits: Limits) -> list[Step]:
         own = losses.get(host.rank)
         if own is None and host.rank in notices:
             own = Loss(Reason.PREEMPTION_NOTICE, _notice_text(notices[host.rank]))
-        own = own or Loss(Reason.HOST_LOST_TOGETHER, detail)
-        steps.append(Step(record.id, host.rank, HostTrigger.PREEMPT, own.reason, own.detail, link))
+        if own is not None:
+            steps.append(Step(record.id, host.rank, HostTrigger.PREEMPT, own.reason, own.detail, link))
     return steps
 
 
@@ -249,10 +249,7 @@ def _work_ended(life: Life) -> Iterator[Step]:
 
 def _draining(life: Life, now: float, limits: Limits) -> Iterator[Step]:
     record = life.record
-    if life.view.released and all(host.state in {None, HostState.DRAINING} for host in record.hosts):
-        for host in record.hosts:
-            if host.state is not None:
-                yield Step(record.id, host.rank, HostTrigger.RELEASE, Reason.GROUPS_REMOVED)
+    if life.view.released:
         yield Step(record.id, None, SliceTrigger.RELEASE, Reason.GROUPS_REMOVED)
     elif now - record.since >= limits.stuck_s and not life.noted_stuck:
         detail = f"not released for {now - record.since:.0f} s; its groups are still not seen removed"

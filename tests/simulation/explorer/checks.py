@@ -87,7 +87,7 @@ def _of_run(run: RunRecord, state: State) -> str:
     there = run in state.core.ledger.fleet.runs
     if (run.preemptions, run.failures) != (ends.count("preempted"), ends.count("failed")):
         return f"{run.id} ended {ends}, and is charged {run.preemptions} preemptions and {run.failures} failures"
-    if ends.count("None") > 1:
+    if sum(attempt.goes_on for attempt in run.attempts) > 1:
         return f"{run.id} has two attempts under way"
     if run.ended is None and not there and run.attempts:
         return f"{run.id} is lost"
@@ -105,7 +105,7 @@ def _of_last_attempt(run: RunRecord, state: State) -> str:
         met = frozenset[str]().union(*(state.blame.get(member, ()) for member in attempt.spec.members))
         for ended, causes in ((Ended.FAILED, _FAILS), (Ended.PREEMPTED, _PREEMPTS)):
             if attempt.ended is ended and not met & causes:
-                return f"{attempt.spec.key} {ended}: {attempt.detail}; but it met {sorted(met)}"
+                return f"{attempt.spec.key} {ended}: {attempt.why_ended}; but it met {sorted(met)}"
     return ""
 
 

@@ -98,9 +98,9 @@ def make(shape: TpuSlice, sizes: tuple[int, ...], spares: int, world: World, clo
     settings = Settings(**SETTINGS)
     history = History(settings.history_limit)
     ledger = Ledger.begin(shape, Desired(sizes, spares), settings, history, 0)
-    reconciler = Reconciler(ledger, world, clock, label="explored", seed=0, run_of=_run_of)
+    reconciler = Reconciler(ledger, world, clock, label="explored", run_of=_run_of)
     reconciler.board = Silent()  # type: ignore[assignment]
-    ledger.outbox._rng = reconciler.conductor._rng = Steady()
+    ledger.outbox._rng = Steady()
     ledger.fleet.backoff = dataclasses.replace(ledger.fleet.backoff, rng=Steady())
     return reconciler
 

@@ -41,8 +41,10 @@ def _attempts(run: Any) -> list[Any]:
     if not run.attempts:
         return []
     last = run.attempts[-1]
-    open_ones = [attempt for attempt in run.attempts if attempt.provisional or attempt.ended is None]
-    return [*open_ones, last.spec.members]
+    open_ones = [*run.unsettled, *([run.active] if run.active is not None else [])]
+    # How the last one ended decides whether the run goes on, until it does.
+    judged = last.ended if run.active is None and not run.waiting else None
+    return [*open_ones, last.spec.members, judged]
 
 
 def _blame_that_counts(state: Any) -> list[Any]:
@@ -88,12 +90,13 @@ READ: dict[str, Reading | Callable[[Any], Any]] = {
     "Attempt.fences": DUE,
     "Attempt.stop_at": DUE,
     "Attempt.deadline": EPOCH_DUE,
+    "Attempt.force_by": DUE,
     "Attempt.doubted_at": AGO,
     # Whether it began less than `backoff_max_s` ago.
     "Attempt.started_epoch_s": EPOCH_SOON,
     "State.blame": _blame_that_counts,
     "RunRecord.attempts": _attempts,
-    "RunRecord.waiting_since": lambda run: Ago(run.waiting_since) if run.waiting else None,
+    "RunRecord.since": lambda run: Ago(run.since) if run.waiting else None,
     "RunRecord.not_before": DUE,
     "RunRecord.hasty": FEW,
     "RunRecord.cancel_by": DUE,
@@ -130,6 +133,13 @@ _FIXED = "the same in all states of a configuration"
 
 LEFT_OUT: dict[str, str] = {
     "HostRecord.since": "told, and decides nothing",
+    "Attempt.since": "told, and decides nothing",
+    "Attempt.at": "told, and decides nothing",
+    "Attempt.reason": "told, and decides nothing",
+    "Attempt.detail": _WORDS,
+    "RunRecord.at": "told, and decides nothing",
+    "RunRecord.reason": "told, and decides nothing",
+    "RunRecord.unsettled": "among the attempts",
     "Life.asked_at": "matters where accelerators are of several kinds",
     "State.configuration": _FIXED,
     "State.clock": _ORIGIN,
@@ -157,15 +167,12 @@ LEFT_OUT: dict[str, str] = {
     "World.made": _NAME,
     "World.epoch": _ORIGIN,
     "Reconciler.backend": "the world of the state",
-    "Conductor._ledger": "the ledger of the reconciler",
-    "Conductor._rng": _FIXED,
     "Fleet.settings": _FIXED,
     "Places.settings": _FIXED,
     "Ledger.shape": _FIXED,
     "Ledger.settings": _FIXED,
     "Ledger.history": "tells, and decides nothing",
-    "Ledger.slices": _FIXED,
-    "Ledger.hosts": _FIXED,
+    "Ledger.engines": _FIXED,
     "Ledger.published": "wakes threads; there are none",
     "Ledger.attempts": "those of the runs that are under way, as is checked",
     "PlaceMap._shape": _FIXED,
@@ -175,7 +182,6 @@ LEFT_OUT: dict[str, str] = {
     "Observer._observed_at": "matters where the node table is not read for long; here it is, or fails, each second",
     "Observer._monotonic": _ORIGIN,
     "Observer._ledger": "the ledger of the reconciler",
-    "Observer._conductor": "the conductor of the reconciler",
     "Observer._inquiry": "asks for words; this cluster never answers",
     "Reservations._ledger": "the ledger of the reconciler",
     "Reconciler._run_of": _FIXED,
@@ -204,7 +210,6 @@ LEFT_OUT: dict[str, str] = {
     "Loss.detail": _WORDS,
     "Outcome.detail": _WORDS,
     "Left.detail": _WORDS,
-    "Verdict.detail": _WORDS,
     "Avoided.detail": _WORDS,
     "Outstanding.detail": _WORDS,
     "Outstanding.tries": "only makes a delay longer that is as long as it gets",
@@ -267,7 +272,6 @@ SHARED = frozenset(
 PLAIN = frozenset(
     {
         "Clock",
-        "Conductor",
         "Inbox",
         "Inquiry",
         "LoopTime",

@@ -1,6 +1,6 @@
 """How an attempt that is under way goes on, from what is known of its slices."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -8,12 +8,29 @@ from sliceform.controller.model.effects import AttemptSpec
 from sliceform.controller.model.events import PROCESS_LOSSES, Loss, Node, Outcome, OutcomeKind
 from sliceform.controller.model.run_options import RunOptions
 from sliceform.controller.model.settings import Settings
-from sliceform.controller.reconcile.decide.fence import Clear
+from sliceform.controller.model.shapes import TpuSlice
+from sliceform.controller.model.sizes import Desired
+from sliceform.controller.reconcile.commit import commit
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.run import Attempt, Departure, Ended, Left, RunRecord, Verdict
+from sliceform.controller.reconcile.decide.run import (
+    Attempt,
+    Clear,
+    Departure,
+    Ended,
+    Left,
+    RunRecord,
+    Verdict,
+    may_retry,
+)
+from sliceform.controller.reconcile.decide.stopping import due as stop_due
+from sliceform.controller.reconcile.decide.stopping import stop
 from sliceform.controller.reconcile.decide.sync import FOREVER
-from sliceform.controller.reconcile.decide.verdict import Oversight, next_look, oversee
+from sliceform.controller.reconcile.decide.sync_attempt import due, sync_attempts
+from sliceform.controller.reconcile.ledger import Ledger
+from sliceform.states import History
+from sliceform.states.attempts import AttemptState
 from sliceform.states.reasons import Reason
+from sliceform.states.runs import RunState
 from sliceform.states.slices import SliceState
 
 KEY = "run-1/1"
@@ -21,30 +38,50 @@ NOW, EPOCH = 100.0, 5_000.0
 RETURNED = Outcome(OutcomeKind.RETURNED)
 
 
+class Seen(NamedTuple):
+    """What one look at the attempt led to."""
+
+    departures: dict[str, Left]
+    stop_at: float | None
+    #: When it is looked at again though nothing happens.
+    due: float
+    verdict: Verdict | None
+
+
 class World:
     """One attempt on two slices of two hosts that all work."""
 
     def __init__(self) -> None:
         names = ("slice-1", "slice-2")
-        self.run = RunRecord("run-1", None, RunOptions(), 0.0, 0.0, lambda _: None)
-        self.attempt = Attempt(AttemptSpec(KEY, "run-1", 1, names, 2, None), 0.0)
+        self.ledger = Ledger.begin(TpuSlice("v4-16"), Desired((2,)), Settings(), History(), seed=0)
+        fleet = self.ledger.fleet
+        self.run = RunRecord("run-1", None, RunOptions(), 0.0, lambda _: None, RunState.RUNNING)
+        self.attempt = Attempt(AttemptSpec(KEY, "run-1", 1, names, 2, None), 0.0, AttemptState.RUNNING)
         self.attempt.nodes = tuple((f"node-{rank}", "") for rank in range(4))
-        self.nodes = {name: Node(name, alive=True) for name, _ in self.attempt.nodes}
-        self.lives: dict[str, Life] = {}
+        self.run.begin(self.attempt)
+        self.ledger.attempts[KEY] = self.attempt
+        fleet.runs, fleet.blind = [self.run], ""
+        self.nodes = fleet.nodes = {name: Node(name, alive=True) for name, _ in self.attempt.nodes}
+        self.lives = fleet.lives
         for name in names:
             life = Life.begin(name, 2, generation=0, replaces=None)
             life.record.state, life.record.attempt = SliceState.RUNNING, KEY
             life.heard = [NOW, NOW]
             self.lives[name] = life
 
-    def look(self, now: float = NOW, **settings: Any) -> Oversight:
-        seen = oversee(
-            self.run, self.attempt, self.lives, self.nodes, now=now, epoch=EPOCH, settings=Settings(**settings)
+    def look(self, now: float = NOW, **settings: Any) -> Seen:
+        """Commit all facts of the attempt, and what is to be done about its end."""
+        fleet = self.ledger.fleet
+        fleet.now, fleet.epoch = now, EPOCH
+        fleet.settings = Settings(**settings)
+        while steps := sync_attempts(self.run, fleet):
+            commit(self.ledger, steps)
+        while self.run.active is not None and (steps := list(stop(self.run, self.attempt, fleet))):
+            commit(self.ledger, steps)
+        soon = stop_due(self.attempt) if self.attempt.goes_on else FOREVER
+        return Seen(
+            self.attempt.departures, self.attempt.stop_at, min(soon, due(self.run, fleet)), self.attempt.verdict
         )
-        self.attempt.departures.update(seen.departures)
-        self.attempt.doubted_at = seen.doubted_at
-        self.attempt.fences = dict(seen.fences)
-        return seen
 
     def leave(self, name: str, state: SliceState, reason: Reason, *, lost: bool = False) -> Life:
         life = self.lives[name]
@@ -53,6 +90,7 @@ class World:
         departure = Departure.TAKEN if reason is Reason.OPERATOR else Departure.PREEMPTED
         departure = Departure.FAILED if reason in PROCESS_LOSSES else departure
         self.attempt.leave(name, Left(departure, reason.value, f"{name}/0"))
+        self.attempt.state = AttemptState.STOPPING
         return life
 
     def release(self, name: str) -> None:
@@ -79,8 +117,8 @@ def world() -> World:
 
 
 def test_all_is_well(world: World) -> None:
-    assert world.look() == Oversight({}, frozenset(), None, None, None)
-    assert next_look(world.attempt) == FOREVER
+    assert world.look() == Seen({}, None, FOREVER, None)
+    assert world.attempt.state is AttemptState.RUNNING
 
 
 def test_succeeds_as_soon_as_every_host_returned(world: World) -> None:
@@ -148,21 +186,18 @@ def test_a_loss_or_a_cancel_after_a_notice_cuts_the_time_short(world: World) -> 
     life = world.leave("slice-1", SliceState.PREEMPTED, Reason.PREEMPTION_NOTICE)
     life.view.hosts[0].notices = {"gce": EPOCH + 20.0}
     world.attempt.stop_at = NOW + 20.0
-    world.run.cancel_by = 3.0
-    assert world.look(NOW + 1.0).stop_at == NOW + 1.0
-    world.run.cancel_by = None
     life.view.hosts[1].lost = Loss(Reason.NODE_DIED, "gone")
     assert world.look(NOW + 2.0, loss_grace_s=1.0).stop_at == NOW + 3.0
+    world.run.cancel_by = 3.0
+    assert world.look(NOW + 2.5).stop_at == NOW + 2.5
 
 
 def test_the_time_to_stop_never_gets_longer(world: World) -> None:
-    world.leave("slice-1", SliceState.PREEMPTED, Reason.NODE_DIED, lost=True)
-    world.attempt.stop_at = 42.0
-    assert world.look().stop_at == 42.0
-    assert next_look(world.attempt) == 42.0
-    world.attempt.stopped = True
-    world.clear("slice-1", 0, 1)
-    assert next_look(world.attempt) == FOREVER
+    world.leave("slice-1", SliceState.PREEMPTED, Reason.PREEMPTION_NOTICE)
+    world.attempt.stop_at = NOW + 5.0
+    assert (world.look().stop_at, stop_due(world.attempt)) == (NOW + 5.0, NOW + 5.0)
+    world.look(NOW + 5.0)
+    assert (world.attempt.force_by, stop_due(world.attempt)) == (NOW + 5.0, FOREVER)
 
 
 def test_a_slice_whose_work_is_gone_leaves_the_others_their_time_though_its_node_ends(world: World) -> None:
@@ -201,17 +236,29 @@ class TestDeadAgent:
         life.view.hosts[0].lost = Loss(Reason.NODE_DIED, "dead")
         assert world.look().departures["slice-1"].departure is Departure.PREEMPTED
 
-    def test_is_judged_by_its_node_also_when_the_slice_is_gone(self, world: World) -> None:
-        world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
-        world.look()
-        world.release("slice-1")
+    @pytest.mark.parametrize(
+        ("node", "after_s", "expected"),
+        [("lives", 2.0, Ended.FAILED), ("died", 1.0, Ended.PREEMPTED), ("gone", 1.0, Ended.PREEMPTED)],
+    )
+    @pytest.mark.parametrize("what", ["agent", "process"])
+    def test_is_judged_by_its_node_also_when_the_slice_is_gone(
+        self, world: World, what: str, node: str, after_s: float, expected: Ended
+    ) -> None:
+        if what == "agent":
+            world.leave("slice-1", SliceState.PREEMPTED, Reason.AGENT_DIED, lost=True)
+            world.look()
+            world.release("slice-1")
+        else:
+            world.end("slice-1", Outcome(OutcomeKind.CRASHED, "killed"))
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
         assert world.look().verdict is None
-        assert self.ended(world, NOW + 2.0) is Ended.FAILED
-        world.nodes["node-1"] = Node("node-1", alive=False)
-        assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
-        del world.nodes["node-1"]
-        assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
+        assert world.attempt.state is AttemptState.ENDED
+        if node == "died":
+            world.nodes["node-1"] = Node("node-1", alive=False)
+        elif node == "gone":
+            del world.nodes["node-1"]
+        assert self.ended(world, NOW + after_s) is expected
+        assert not world.run.unsettled
 
     def ended(self, world: World, now: float) -> Ended:
         ended = world.look(now, nodes_every_s=1.0).verdict
@@ -224,15 +271,9 @@ class TestDeadAgent:
         world.look()
         world.release("slice-1")
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))
-        assert self.ended(world, NOW) is Ended.FAILED
-
-    def test_a_process_that_just_vanished_is_judged_alike(self, world: World) -> None:
-        world.end("slice-1", Outcome(OutcomeKind.CRASHED, "killed"))
-        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
         assert world.look().verdict is None
+        assert may_retry(world.run)
         assert self.ended(world, NOW + 2.0) is Ended.FAILED
-        world.nodes["node-0"] = Node("node-0", alive=False)
-        assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
 
     def test_an_exception_is_a_failure_whatever_its_node_does(self, world: World) -> None:
         world.end("slice-1", Outcome(OutcomeKind.RAISED, "ValueError"))
@@ -274,13 +315,13 @@ class TestFence:
     def test_counts_from_when_the_host_was_heard_last_also_when_the_slice_is_gone(
         self, lost: World, *, released: bool
     ) -> None:
-        assert lost.look(fence_s=20.0).fences == {1: NOW + 16.0}
-        assert next_look(lost.attempt) == NOW + 16.0
+        assert lost.look(fence_s=20.0).due == NOW + 16.0
+        assert lost.attempt.fences == {1: NOW + 16.0}
         if released:
             del lost.lives["slice-1"]
         assert lost.look(NOW + 15.9, fence_s=20.0).verdict is None
         seen = lost.look(NOW + 16.0, fence_s=20.0)
-        assert seen.fenced == {1: Clear.BY_TIME}
+        assert lost.attempt.clear[1] is Clear.BY_TIME
         assert seen.verdict is not None
         assert seen.verdict[0] is Ended.PREEMPTED
 
@@ -293,12 +334,15 @@ class TestFence:
         life = world.leave("slice-1", SliceState.DRAINING, Reason.OPERATOR)
         life.drain_by = NOW + 60.0
         world.attempt.stop_at = NOW + 60.0
-        assert world.look(NOW + 59.0).fences == {}
-        assert world.look(NOW + 61.0, fence_s=20.0).fences == {0: NOW + 80.0, 1: NOW + 80.0}
+        world.look(NOW + 59.0)
+        assert world.attempt.fences == {}
+        world.look(NOW + 61.0, fence_s=20.0)
+        assert world.attempt.fences == {0: NOW + 80.0, 1: NOW + 80.0}
 
     def test_of_a_slice_that_is_part_of_the_attempt_is_none(self, world: World) -> None:
         world.attempt.stop_at = NOW - 100.0
-        assert world.look().fences == {}
+        world.look()
+        assert world.attempt.fences == {}
 
 
 def test_a_cancelled_run_is_stopped_at_once_with_the_grace_in_the_request(world: World) -> None:
