@@ -176,8 +176,8 @@ class Agent:
         One that starts later finds that it came too late. One that has raised may say what, whatever the grace.
 
         Returns:
-            How many processes were `killed`, and whether the user's process had ended `unasked`: it was dead when this
-            host was first told to stop it.
+            How many processes were `killed`; whether the user's process had ended `unasked`: it was dead when this
+            host was first told to stop it; and why this host had `cut` it off by its own clock, empty if it had not.
 
         Raises:
             TimeoutError: killed processes are still there after half a minute.
@@ -190,7 +190,8 @@ class Agent:
             channel.ask_to_stop(time.time() + grace_s)
         await cleanup.ended(channel, max(grace_s, _ANSWER_S) if channel.answers() else grace_s)
         channel.bury()
-        return {"killed": await cleanup.kill(channel), "unasked": channel.ended_unasked()}
+        killed = await cleanup.kill(channel)
+        return {"killed": killed, "unasked": channel.ended_unasked(), "cut": channel.why_cut()}
 
     def _channel(self, attempt: str) -> Any:
         from sliceform.controller.on_host.attempt_folder import Channel

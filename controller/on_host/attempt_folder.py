@@ -175,6 +175,19 @@ class Channel:
             return False, None
         return True, json.loads(text)["deadline_epoch_s"]
 
+    def cut(self, why: str) -> None:
+        """Say that this host ends the process by its own clock, unless it has ended or was asked to already."""
+        leader = self.leader()
+        if not self.buried() and leader is not None and is_alive(leader.pid, leader.born):
+            (self.folder / "cut").write_text(why, encoding="utf-8")
+
+    def why_cut(self) -> str:
+        """Return why this host ended the process by its own clock; empty if it did not."""
+        try:
+            return (self.folder / "cut").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
     def bury(self) -> None:
         """Keep a process of this attempt that starts later from running anything."""
         self._ask()
@@ -183,7 +196,7 @@ class Channel:
 
     def forget(self) -> None:
         """Remove all but the tombstone: a process of this attempt may still start."""
-        for name in ("process", "context", "answer", "unasked", "stop", "stop.new"):
+        for name in ("process", "context", "answer", "unasked", "cut", "stop", "stop.new"):
             (self.folder / name).unlink(missing_ok=True)
 
     def buried(self) -> bool:

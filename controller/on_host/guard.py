@@ -71,7 +71,7 @@ class Guard:
             why = self._over(now, now - seen)
             if why:
                 log.warning("ending all work on this host: %s", why)
-                self._end_all()
+                self._end_all(why)
                 self._sign = time.monotonic()
                 if self._raylet_gone():
                     return  # nothing can begin here any more
@@ -101,9 +101,11 @@ class Guard:
             return False
         return True
 
-    def _end_all(self) -> None:
+    def _end_all(self, why: str) -> None:
         for folder in cleanup.folders(self._folder):
-            self._end(Channel.at(folder))
+            channel = Channel.at(folder)
+            channel.cut(why)
+            self._end(channel)
 
     def _end(self, channel: Channel) -> bool:
         """End an attempt for good; return whether nothing of it is left."""

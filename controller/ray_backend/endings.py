@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 
 #: How long a process that has given its answer may take to leave by itself, for the user's exit handlers, seconds.
 _LEAVE_S = 5.0
+#: How long a host may take to say what came first, seconds.
+_ANSWER_S = 10.0
 #: How much longer than its grace a stop may take before the task is cancelled without the agent, seconds.
 _STOP_MARGIN_S = 5.0
 
@@ -137,14 +139,30 @@ class Endings:
         self._agents.lose(holding.agents[task.rank], Reason.NODE_DIED, detail)
 
     def _died(self, holding: Holding, work: Work, task: HostTask, detail: str) -> None:
-        """Tell of a process that died; if it had been asked to stop by then, once its host knows which was first."""
+        """Tell of a process that died, once its host has said which was first, or for so long has not."""
         ours = work.stopping or not holding.held
         asked = ours or work.told
-        if asked and task.unasked is None and holding.agents[task.rank].serves:
+        if task.unasked is None and holding.agents[task.rank].serves:
+            if task.died is None:
+                late = partial(self._unanswered, holding.slice_id, work.key, task.rank)
+                self._session.io.put(late, _ANSWER_S)
             task.died = detail
-            self._clear(holding, work, task, 0.0 if ours else _LEAVE_S)
+            self._clear(holding, work, task, _LEAVE_S if work.told and not ours else 0.0)
+            return
+        if task.cut:
+            self.end(holding, work, task, outcomes.lost(f"its host ended it: {task.cut}"))
             return
         self.end(holding, work, task, outcomes.died(detail, unasked=task.unasked or not asked, ours=ours))
+
+    def _unanswered(self, slice_id: str, key: str, rank: int) -> None:
+        """Tell of a process that died though its host does not say what came first."""
+        holding = self._holdings.get(slice_id)
+        work = holding.attempts.get(key) if holding is not None else None
+        if holding is None or work is None or work.tasks[rank].ended is not None:
+            return
+        task = work.tasks[rank]
+        task.unasked = False
+        self._died(holding, work, task, task.died or "")
 
     def end(self, holding: Holding, work: Work, task: HostTask, outcome: Outcome) -> None:
         """Report an end, once, and see to it that nothing is left on the host."""
@@ -173,7 +191,8 @@ class Endings:
                 self._not_cleared(holding.agents[task.rank], work.key, error)
             return
         holding.agents[task.rank].failing_since = None
-        task.unasked = answer.result()["unasked"]
+        said = answer.result()
+        task.unasked, task.cut = said["unasked"], said["cut"]
         self._gone(work, task, ProcessGone(holding.slice_id, task.rank, work.key))
         if task.died is not None:
             self._died(holding, work, task, task.died)

@@ -75,8 +75,9 @@ class HostTask:
     ended: ProcessEnded | None = None
     #: What told that nothing of it is left on the host.
     gone: ProcessGone | HostDied | None = None
-    #: In whose words it died, once its work was asked to stop: its host will say what came first.
+    #: In whose words it died: its host will say what came first, and whether it ended it by its own clock.
     died: str | None = None
+    cut: str = ""
     #: Whether it was dead when its host was first asked to stop it; None = its host has not said. False, too,
     #: where it cannot say.
     unasked: bool | None = None

@@ -100,18 +100,19 @@ class Observer:
 
     def _take_of_work(self, event: ProcessEnded | ProcessGone | HostDied) -> None:
         """Take in how work ended on a host, also when the slice itself is long gone; attempts that are over are too."""
-        for attempt in self._ledger.attempts.values():
-            if event.slice_id not in attempt.spec.members:
-                continue
-            rank = attempt.rank_of(event.slice_id, event.rank)
-            if isinstance(event, HostDied):
-                attempt.died.add(rank)
-            elif event.attempt != attempt.spec.key:
-                continue
-            elif isinstance(event, ProcessEnded):
-                attempt.record(event.slice_id, event.rank, event.outcome)
-            else:
-                attempt.clear.setdefault(rank, Clear.SEEN_GONE)
+        attempts = self._ledger.attempts
+        if isinstance(event, HostDied):
+            for attempt in attempts.values():
+                if event.slice_id in attempt.spec.members:
+                    attempt.died.add(attempt.rank_of(event.slice_id, event.rank))
+            return
+        known = attempts.get(event.attempt)
+        if known is None or event.slice_id not in known.spec.members:
+            return
+        if isinstance(event, ProcessEnded):
+            known.record(event.slice_id, event.rank, event.outcome)
+        else:
+            known.clear.setdefault(known.rank_of(event.slice_id, event.rank), Clear.SEEN_GONE)
 
     def _take_nodes(self, event: NodesSeen) -> None:
         """Take in a complete read: only nodes whose row changed can change what is known of a slice."""

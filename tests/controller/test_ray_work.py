@@ -15,7 +15,7 @@ from sliceform.controller.errors import ResultLost
 from sliceform.controller.model.effects import AttemptSpec, Launch, Notify, Stop
 from sliceform.controller.model.events import EffectFailed, Notified, OutcomeKind, ProcessEnded, ProcessGone, Reserved
 from sliceform.controller.on_host.parcel import Parcel
-from sliceform.controller.ray_backend import outcomes
+from sliceform.controller.ray_backend import endings, outcomes
 from sliceform.controller.ray_backend.attempts import Attempts
 from sliceform.controller.ray_backend.endings import Endings
 from sliceform.controller.ray_backend.lives import Agent, Holding, Stage
@@ -68,7 +68,7 @@ class World:
     def actor() -> Any:
         return SimpleNamespace(
             prepare=Method(lambda _, ports: {"address": "h", "ports": [1, 2] if ports else [], "door": 3, "alive": 4}),
-            stop=Method(lambda *_: {"killed": 0, "unasked": False}),
+            stop=Method(lambda *_: {"killed": 0, "unasked": False, "cut": ""}),
             notify=Method(lambda *_: None),
         )
 
@@ -196,10 +196,10 @@ class Running(World):
         self.tasks[rank].set_exception(exceptions.WorkerCrashedError())
         return self.settle()
 
-    def answer(self, *, unasked: bool) -> list[Any]:
+    def answer(self, *, unasked: bool, cut: str = "") -> list[Any]:
         for future in self.stops:
             if not future.done():
-                future.set_result({"killed": 0, "unasked": unasked})
+                future.set_result({"killed": 0, "unasked": unasked, "cut": cut})
         return self.settle()
 
     def ask(self, how: str) -> None:
@@ -214,9 +214,25 @@ def ends(told: list[Any]) -> list[tuple[int, OutcomeKind, bool]]:
     return [(e.rank, e.outcome.kind, e.outcome.unasked) for e in told if isinstance(e, ProcessEnded)]
 
 
-def test_a_process_that_dies_unasked_is_told_of_at_once() -> None:
+def test_of_a_process_that_dies_its_host_says_that_nobody_asked_it_to() -> None:
     world = Running()
-    assert ends(world.die(1)) == [(1, OutcomeKind.CRASHED, True)]
+    assert ends(world.die(1)) == []
+    assert ends(world.answer(unasked=True)) == [(1, OutcomeKind.CRASHED, True)]
+
+
+def test_a_process_that_its_host_ended_by_its_own_clock_is_lost() -> None:
+    """It was cut off; that it failed would be blamed on the user's code."""
+    world = Running()
+    world.die(1)
+    told = world.answer(unasked=False, cut="neither the driver nor the GCS was heard for 10.1 s")
+    assert ends(told) == [(1, OutcomeKind.LOST, False)]
+    (end,) = [event for event in told if isinstance(event, ProcessEnded)]
+    assert "neither the driver nor the GCS was heard" in end.outcome.detail
+
+
+def test_a_process_that_dies_is_told_of_though_its_host_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endings, "_ANSWER_S", 0.0)
+    assert ends(Running().die(1)) == [(1, OutcomeKind.CRASHED, True)]
 
 
 @pytest.mark.parametrize("unasked", [True, False])

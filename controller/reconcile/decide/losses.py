@@ -32,6 +32,8 @@ def corrections(attempt: Attempt, fleet: Fleet) -> Mapping[str, Left]:
 
 def suspects(attempt: Attempt) -> list[int]:
     """Return the ranks whose process or agent just vanished, on slices that are not known to be lost."""
+    if not attempt.departures and not attempt.outcomes:
+        return []
     per_slice = attempt.spec.hosts_per_slice
     ranks = []
     for slice_rank, member in enumerate(attempt.spec.members):

@@ -162,7 +162,7 @@ def test_stop_leaves_nothing(agent: Agent, channel: Channel, start: Start, code:
 def test_stop_asks_first_and_kills_nobody_who_listens(agent: Agent, start: Start) -> None:
     start(POLITE)
     began = time.monotonic()
-    assert asyncio.run(agent.stop(ATTEMPT, 60.0)) == {"killed": 0, "unasked": False}
+    assert asyncio.run(agent.stop(ATTEMPT, 60.0)) == {"killed": 0, "unasked": False, "cut": ""}
     assert time.monotonic() - began < 30
 
 

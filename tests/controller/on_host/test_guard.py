@@ -73,9 +73,30 @@ def daemon(own_tmp: Path) -> Iterator[tuple[Channel, subprocess.Popen[bytes]]]:
 def test_all_work_ends_daemons_included(guard: Guard, daemon: tuple[Channel, subprocess.Popen[bytes]]) -> None:
     channel, child = daemon
     channel.folder.mkdir(parents=True)
-    guard._end_all()
+    guard._end_all("it stood still")
     assert child.wait(30) == -9
     assert channel.buried()
+
+
+def test_a_process_that_is_cut_off_is_told_from_one_that_died_before(
+    guard: Guard, daemon: tuple[Channel, subprocess.Popen[bytes]]
+) -> None:
+    channel, child = daemon
+    channel.folder.mkdir(parents=True)
+    born = processes.stat(child.pid)
+    assert born is not None
+    leader = f"{child.pid} {born.born}"
+    channel.run_file.write_text(leader, encoding="ascii")
+    guard._end_all("it stood still for 12.0 s")
+    child.wait(30)
+    assert channel.why_cut() == "it stood still for 12.0 s"
+    guard._end_all("again")
+    assert channel.why_cut() == "it stood still for 12.0 s"
+    dead = Channel("i1", "slice-1/0", "run-1/2")
+    dead.folder.mkdir(parents=True)
+    dead.run_file.write_text(leader, encoding="ascii")
+    guard._end_all("too late")
+    assert dead.why_cut() == ""
 
 
 def test_who_asks_at_the_door_is_told_when_nothing_is_left(

@@ -14,9 +14,8 @@ from tests.simulation.invariants import DIRECT, TAKES_AWAY
 from . import core
 from .model import State
 
-#: Faults after which an attempt may count as failed, and as preempted. A host that was cut off, ended its work by its
-#: own clock, and is heard again before it counts as lost, has failed.
-_FAILS = frozenset({"raise", "crash", "agent dies", "cut"})
+#: Faults after which an attempt may count as failed, and as preempted.
+_FAILS = frozenset({"raise", "crash", "agent dies"})
 _PREEMPTS = frozenset({"die", "notice", "cut", "group", "agent dies"})
 
 

@@ -77,6 +77,8 @@ class Process:
 
     #: How it ended; None while it runs.
     outcome: OutcomeKind | None = None
+    #: Its host ended it by its own clock, and knows that all of it is gone.
+    cut: bool = False
 
 
 @dataclass(slots=True)
@@ -270,13 +272,21 @@ class World:
         self._give_places()
 
     def _end(  # noqa: PLR0917 - all of them say which process
-        self, slice_id: str, holding: Holding, attempt: str, rank: int, kind: OutcomeKind, why: Effect | None
+        self,
+        slice_id: str,
+        holding: Holding,
+        attempt: str,
+        rank: int,
+        kind: OutcomeKind,
+        why: Effect | None,
+        *,
+        cut: bool = False,
     ) -> None:
         """End the process of an attempt on a host, or see to it that none begins, and say so."""
         processes = holding.processes.setdefault(attempt, [None] * holding.hosts)
         process = processes[rank]
         if process is None or process.outcome is None:
-            processes[rank] = Process(kind)
+            processes[rank] = Process(kind, cut)
         self._say_process(slice_id, holding, attempt, rank, why)
 
     def _say_process(self, slice_id: str, holding: Holding, attempt: str, rank: int, why: Effect | None) -> None:
@@ -286,7 +296,7 @@ class World:
             self._say(holding, ProcessStarted(slice_id, rank, attempt), why, rank)
             return
         self._say(holding, ProcessEnded(slice_id, rank, attempt, Outcome(process.outcome)), None, rank)
-        if process.outcome is not OutcomeKind.LOST:
+        if process.outcome is not OutcomeKind.LOST or process.cut:
             self._say(holding, ProcessGone(slice_id, rank, attempt), why, rank)
 
     # Mail.
@@ -337,7 +347,7 @@ class World:
                     holding.cut_s[rank] = cut_s + 1
                     if cut_s + 1 >= self.fence_s / 2:
                         for attempt in [attempt for attempt, at in holding.running() if at == rank]:
-                            self._end(life, holding, attempt, rank, OutcomeKind.STOPPED, None)
+                            self._end(life, holding, attempt, rank, OutcomeKind.LOST, None, cut=True)
             self._release_when_due(life, holding)
             self._tidy(life)
 
