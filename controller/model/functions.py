@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import tokenize
 from types import CodeType
 from typing import Any
 
@@ -46,7 +47,8 @@ def digest_of(fn: Any) -> str:
         return ""
     try:
         text = inspect.getsource(code)
-    except (OSError, TypeError):
+    except (OSError, TypeError, SyntaxError, tokenize.TokenError):
+        # There is no file, or it is another than that which was imported.
         text = repr(_plain(code))
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 

@@ -1,6 +1,7 @@
 """Orders: what a user asks for is taken by the loop, and stands in the history as a note."""
 
 from collections.abc import Callable
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -126,3 +127,14 @@ def test_the_digest_of_a_function_changes_with_its_text_alone() -> None:
     assert digest_of(max) == ""
     lost = [FunctionType(compile(f"lambda: {n}", "<string>", "eval").co_consts[0], {}) for n in (1, 2)]
     assert digest_of(lost[0]) != digest_of(lost[1]) != ""
+
+
+@pytest.mark.parametrize("changed", ["def other(:\n    (((\n", "x = '''\n", "if x:\n      y\n   z\n", ""])
+def test_a_function_whose_file_was_changed_under_it_can_be_submitted(tmp_path: Path, changed: str) -> None:
+    """As when somebody edits while the driver goes on; what Python makes of that file then differs by its version."""
+    path = tmp_path / "edited_since.py"
+    path.write_text("def work():\n    return 1\n", encoding="utf-8")
+    names: dict[str, Any] = {}
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), names)  # noqa: S102 - our own two lines
+    path.write_text(changed, encoding="utf-8")
+    assert len(digest_of(names["work"])) == 12
