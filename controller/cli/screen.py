@@ -125,7 +125,7 @@ def change_line(change: Change, width: int = 0, *, dated: bool = False) -> Text:
     else:
         line.append(change.source or "[*]", style=f"not dim {_STYLES.get(change.source or '', '')}".strip())
         line.append(" -> ")
-        line.append(change.dest or "[*]", style=f"not dim {_STYLES.get(change.dest or '', '')}".strip())
+        line.append(change.led_to, style=f"not dim {_STYLES.get(change.led_to, '')}".strip())
     line.append(f"  ({change.reason})", style="not dim")
     line.append(f" {change.detail}" if change.detail else "", style="not dim")
     line.append(f"  <- {change.cause}" if change.cause else "")

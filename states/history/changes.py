@@ -59,6 +59,11 @@ class Change(NamedTuple):
         return self.key.rpartition("/")[0] if self.kind in _PARTS else self.key
 
     @property
+    def led_to(self) -> str:
+        """The state it came to, or how it left: of a run or an attempt that is what people look for."""
+        return self.dest or ("[*]" if self.kind in _OF_SLICES else self.trigger or "[*]")
+
+    @property
     def ends_run(self) -> bool:
         """Whether a run is over with it; version 0.1.0 wrote that as a note."""
         return self.kind == "run" and self.reason == Reason.RUN_FINISHED
@@ -79,7 +84,7 @@ class Change(NamedTuple):
     def line(self, *, dated: bool = False) -> str:
         """Give one line for people, in UTC, with the date or only the time of day."""
         when = datetime.fromtimestamp(self.at, tz=UTC).strftime("%Y-%m-%d %H:%M:%S.%f" if dated else "%H:%M:%S.%f")[:-3]
-        what = "note" if self.is_note else f"{self.source or '[*]'} -> {self.dest or '[*]'}"
+        what = "note" if self.is_note else f"{self.source or '[*]'} -> {self.led_to}"
         line = f"{when}  {self.key}  {what}  ({self.reason})"
         if self.detail:
             line += f" {self.detail}"
