@@ -19,10 +19,11 @@ from sliceform.states.couplings import COUPLINGS, Coupling, Whose
 
 
 class _Moved(NamedTuple):
-    """A step that moved a record: a slice or a host of a life, a run, or an attempt."""
+    """A step that moved a record (a slice or a host of a life, a run, an attempt) and takes others along."""
 
     step: Step | WorkStep
     what: Life | RunRecord | Attempt
+    couplings: tuple[Coupling, ...]
 
 
 def commit(ledger: Ledger, steps: Iterable[Step | WorkStep]) -> bool:
@@ -32,36 +33,37 @@ def commit(ledger: Ledger, steps: Iterable[Step | WorkStep]) -> bool:
         InvalidTransition: a table has no such row; that step has changed nothing.
 
     """
-    moved = deque(found for step in list(steps) if (found := _make(ledger, step)) is not None)
     worked = False
-    while moved:
-        first = moved.popleft()
-        worked = worked or isinstance(first.step, WorkStep)
-        for coupling in COUPLINGS.of(_kind(first.step), str(first.step.trigger)):
-            for step in _taken_along(ledger, first, coupling):
-                found = _make(ledger, step, first.what)
-                assert found is not None
+    moved: deque[_Moved] = deque()
+    todo: Iterable[Step | WorkStep] = list(steps)
+    beside: Life | RunRecord | Attempt | None = None
+    while True:
+        for step in todo:
+            worked = worked or (isinstance(step, WorkStep) and step.trigger is not None)
+            found = _make(ledger, step, beside)
+            if found is not None:
                 moved.append(found)
-    return worked
+        if not moved:
+            return worked
+        first = moved.popleft()
+        todo, beside = _taken_along(ledger, first), first.what
 
 
-def _kind(step: Step | WorkStep) -> str:
-    if isinstance(step, Step):
-        return "slice" if step.rank is None else "host"
-    return "attempt" if "/" in step.key else "run"
-
-
-def _make(ledger: Ledger, step: Step | WorkStep, beside: Life | RunRecord | Attempt | None = None) -> _Moved | None:
-    """Make one step; return None for a note, which takes nothing along.
+def _make(ledger: Ledger, step: Step | WorkStep, beside: Life | RunRecord | Attempt | None) -> _Moved | None:
+    """Make one step; return it if it takes others along, which a note does not.
 
     `beside` is what took it along: a slice that is released is known no more when its hosts are.
     """
+    what: Life | RunRecord | Attempt
     if isinstance(step, WorkStep):
-        work = _make_work(ledger, step)
-        return None if step.trigger is None else _Moved(step, work)
-    life = beside if isinstance(beside, Life) and step.rank is not None else _life(ledger, step)
-    _make_slice(ledger, life, step)
-    return None if step.trigger is None else _Moved(step, life)
+        kind = "attempt" if "/" in step.key else "run"
+        what = _make_work(ledger, step)
+    else:
+        kind = "slice" if step.rank is None else "host"
+        what = beside if isinstance(beside, Life) and step.rank is not None else _life(ledger, step)
+        _make_slice(ledger, what, step)
+    couplings = COUPLINGS.of(kind, step.trigger) if step.trigger is not None else ()
+    return _Moved(step, what, couplings) if couplings else None
 
 
 def _life(ledger: Ledger, step: Step) -> Life:
@@ -108,29 +110,31 @@ def _make_work(ledger: Ledger, step: WorkStep) -> RunRecord | Attempt:
     return attempt
 
 
-def _taken_along(ledger: Ledger, moved: _Moved, coupling: Coupling) -> Iterator[Step | WorkStep]:
-    """Yield what a coupling asks for, of those records for which it is legal."""
-    step, what = moved
-    reason = coupling.reason or step.reason
-    assert reason is not None
-    then: Any = coupling.then
+def _taken_along(ledger: Ledger, moved: _Moved) -> Iterator[Step | WorkStep]:
+    """Yield what the couplings of a transition ask for, of those records for which it is legal."""
+    step = moved.step
     # A host that was lost takes the others along, not what a new slice stands in for.
     cause = step.cause if step.cause and step.cause.startswith(f"{step.key}/") else step.key
-    legal = ledger.engines[coupling.then_table.name].table.row
-    if coupling.whose is Whose.HOSTS:
-        assert isinstance(what, Life)
-        for host in what.record.hosts:
-            if legal(host.state, then) is not None:
-                yield Step(what.record.id, host.rank, then, reason, step.detail, cause)
-    elif coupling.whose is Whose.SLICES:
-        assert isinstance(what, Attempt)
-        for life in (ledger.fleet.lives.get(member) for member in what.spec.members):
-            if life is not None and legal(life.record.state, then) is not None:
-                yield Step(life.record.id, None, then, reason, step.detail, cause)
-    else:
-        other = _work_of(ledger, what)
-        if other is not None and legal(other.state, then) is not None:
-            yield WorkStep(other.id, then, reason, step.detail, cause)
+    for coupling in moved.couplings:
+        reason = coupling.reason or step.reason
+        assert reason is not None
+        then: Any = coupling.then
+        legal = coupling.then_table.row
+        if coupling.whose is Whose.HOSTS:
+            assert isinstance(moved.what, Life)
+            slice_id = moved.what.record.id
+            for host in moved.what.record.hosts:
+                if legal(host.state, then) is not None:
+                    yield Step(slice_id, host.rank, then, reason, step.detail, cause)
+        elif coupling.whose is Whose.SLICES:
+            assert isinstance(moved.what, Attempt)
+            for life in (ledger.fleet.lives.get(member) for member in moved.what.spec.members):
+                if life is not None and legal(life.record.state, then) is not None:
+                    yield Step(life.record.id, None, then, reason, step.detail, cause)
+        else:
+            other = _work_of(ledger, moved.what)
+            if other is not None and legal(other.state, then) is not None:
+                yield WorkStep(other.id, then, reason, step.detail, cause)
 
 
 def _work_of(ledger: Ledger, what: Life | RunRecord | Attempt) -> RunRecord | Attempt | None:

@@ -5,13 +5,14 @@ What follows from a transition follows in the same tick: an attempt that ends fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from sliceform.controller.reconcile.commit import commit
 from sliceform.controller.reconcile.decide.life import Life
-from sliceform.controller.reconcile.decide.plan import plan
-from sliceform.controller.reconcile.decide.step import Decision
-from sliceform.controller.reconcile.decide.sync import FOREVER, due, silent_ranks, sync
+from sliceform.controller.reconcile.decide.plan import plan, plan_work
+from sliceform.controller.reconcile.decide.step import Step, WorkStep
+from sliceform.controller.reconcile.decide.sync import FOREVER, silent_ranks, sync
+from sliceform.controller.reconcile.decide.sync import due as slice_due
 from sliceform.controller.reconcile.decide.sync_attempt import sync_attempts
 from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.states.reasons import Reason
@@ -24,20 +25,25 @@ _HEARD = frozenset({SliceState.PLACED, SliceState.READY, SliceState.RUNNING})
 
 def converge(ledger: Ledger) -> float:
     """Commit what is to be committed now; return the loop time at which time alone may bring more."""
+    fleet = ledger.fleet
+    next_due = _facts(ledger)
+    decision = plan(fleet)
+    moved = _do(ledger, decision.steps)
+    fleet.pause, fleet.vacancies = decision.pause, list(decision.vacancies)
+    next_due = min(next_due, decision.due)
     for _ in range(_MAX_PASSES):
-        next_due = _facts(ledger)
-        decision = plan(ledger.fleet)
-        next_due = min(next_due, decision.due)
-        if not _do(ledger, decision):
+        if not moved:
             return next_due
-    return ledger.fleet.now
+        next_due = min(next_due, _facts(ledger))
+        steps, due = plan_work(fleet)
+        moved = _do(ledger, steps)
+        next_due = min(next_due, due)
+    return fleet.now
 
 
-def _do(ledger: Ledger, decision: Decision) -> bool:
+def _do(ledger: Ledger, steps: Sequence[Step | WorkStep]) -> bool:
     """Commit what was decided; return whether more may follow: a run or an attempt moved, or a run is to end."""
-    worked = [commit(ledger, [step]) or step.reason is Reason.LIMIT_REACHED for step in decision.steps]
-    ledger.fleet.pause = decision.pause
-    ledger.fleet.vacancies = list(decision.vacancies)
+    worked = [commit(ledger, [step]) or step.reason is Reason.LIMIT_REACHED for step in steps]
     return any(worked)
 
 
@@ -74,7 +80,7 @@ def _sync_slices(ledger: Ledger) -> float:
             if steps:
                 commit(ledger, steps)
                 moved.append(life)
-            life.due = due(life, limits)
+            life.due = slice_due(life, limits)
             if life.due <= now:
                 life.due = now + ledger.settings.resync_s
         stale = [life for life in moved if life.record.state is not None]

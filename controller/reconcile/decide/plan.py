@@ -6,7 +6,7 @@ here; what happened in the world is `sync`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from sliceform.controller.reconcile.decide.capacity import capacity
 from sliceform.controller.reconcile.decide.fleet import Fleet
@@ -25,25 +25,43 @@ _SAME_S = 0.001
 def plan(fleet: Fleet) -> Decision:
     """Return everything that is to be done now, in the order to do it.
 
-    What follows from it is planned when it is committed: who starts, once it is known who waits.
+    What follows for runs once that is committed says `plan_work`.
     """
     steps, drains, live, due = _survey(fleet)
-    work, work_due = go_on(fleet)
-    due = min(due, work_due)
     if fleet.closing_by is not None:
+        work, work_due = go_on(fleet)
+        due = min(due, work_due)
         return Decision((*steps, *work, *drains), pause=fleet.pause, vacancies=tuple(fleet.vacancies), due=due)
     taken = [step.slice_id for step in drains if step.reason is Reason.OPERATOR]
     number = capacity(fleet, live, taken)
     drains += number.drains
-    begun: list[WorkStep] = []
-    if not any(step.trigger for step in work):
-        leaving = {step.slice_id for step in drains}
-        given = schedule(fleet, [life for life in live if life.record.id not in leaving])
-        grown, growth_due = growth(fleet, leaving)
-        begun = [*given.starts, *([] if grown is None else [grown])]
-        due = min(due, given.due, growth_due)
-    due = min(due, number.due)
+    leaving = {step.slice_id for step in drains}
+    work, begun, work_due = _work(fleet, [life for life in live if life.record.id not in leaving], leaving)
+    due = min(due, number.due, work_due)
     return Decision((*steps, *work, *drains, *number.creates, *begun), number.pause, number.vacancies, due)
+
+
+def plan_work(fleet: Fleet) -> tuple[list[WorkStep], float]:
+    """Return what is to be done about runs alone, and the loop time at which, if nothing else happens, to look again.
+
+    How many slices there are to be is decided once a tick.
+    """
+    if fleet.closing_by is not None:
+        return go_on(fleet)
+    work, begun, due = _work(fleet, [life for life in fleet.lives.values() if life.record.state in LIVE])
+    return work + begun, due
+
+
+def _work(
+    fleet: Fleet, live: Sequence[Life], leaving: Collection[str] = ()
+) -> tuple[list[WorkStep], list[WorkStep], float]:
+    """Say how runs go on, and, once it is known which of them wait, who is given slices; and when to look again."""
+    work, due = go_on(fleet)
+    if any(step.trigger for step in work):
+        return work, [], due
+    given = schedule(fleet, live)
+    grown, growth_due = growth(fleet, leaving)
+    return work, [*given.starts, *([] if grown is None else [grown])], min(due, given.due, growth_due)
 
 
 def _survey(fleet: Fleet) -> tuple[list[Step], list[Step], list[Life], float]:

@@ -29,9 +29,11 @@ def go_on(fleet: Fleet) -> tuple[list[WorkStep], float]:
     steps: list[WorkStep] = []
     due = FOREVER
     for run in fleet.runs:
-        ended, when = _limit(fleet, run)
-        steps += ended
-        due = min(due, when)
+        limits = run.options
+        if limits.max_wait_s is not None or limits.timeout_s is not None:
+            ended, when = _limit(fleet, run)
+            steps += ended
+            due = min(due, when)
         if not run.attempts:
             if run.cancel_by is not None:
                 steps.append(_cancelled(run))
@@ -51,7 +53,7 @@ def go_on(fleet: Fleet) -> tuple[list[WorkStep], float]:
 def _limit(fleet: Fleet, run: RunRecord) -> tuple[list[WorkStep], float]:
     """End a run that has waited, or is there, longer than its options allow; and say when that is."""
     limits = run.options
-    if (limits.max_wait_s is None and limits.timeout_s is None) or run.cancel_by is not None:
+    if run.cancel_by is not None:
         return [], FOREVER
     by, detail = FOREVER, ""
     if limits.timeout_s is not None:

@@ -103,7 +103,8 @@ def _in_turn(fleet: Fleet, pool: _Pool) -> Iterator[RunRecord]:
         if not pool.free:
             return
         most = len(pool.free) if run.attempts else pool.first_start
-        undecided = not run.waiting and run.active is None
+        # Asked in this order, as most of a long queue has never begun.
+        undecided = bool(run.attempts) and not run.waiting and run.active is None
         if run.sizes[0] <= most or run.since <= patient_since or run.grown_to is not None or undecided:
             yield run
 
