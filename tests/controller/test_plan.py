@@ -368,6 +368,18 @@ class TestRuns:
         waiting.cancel_by = 0.0
         assert started(fleet_of("ready", 1, runs=(waiting,))) == []
 
+    def test_one_that_has_waited_too_long_gets_nothing_in_the_tick_in_which_that_is_seen(self) -> None:
+        late, other = run(1, (1,)), run(2, (1,))
+        late.options, late.since = RunOptions(sizes=(1,), max_wait_s=5.0), NOW - 5.0
+        fleet = fleet_of("ready", 1, runs=(late, other))
+        (step,) = plan(fleet).steps
+        assert (step.key, step.trigger, step.reason) == ("run-1", None, Reason.LIMIT_REACHED)
+        late.cancel_by = NOW
+        assert started(fleet) == []
+        assert [step.key for step in plan(fleet).steps] == ["run-1"]
+        fleet.runs.remove(late)
+        assert started(fleet) == [("run-2", ("slice-1",))]
+
     def test_survivors_keep_their_rank(self) -> None:
         again = run(1, previous=("slice-9", "slice-2"))
         assert started(fleet_of("ready ready", 2, runs=(again,))) == [("run-1", ("slice-1", "slice-2"))]

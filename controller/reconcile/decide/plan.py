@@ -57,7 +57,7 @@ def _work(
 ) -> tuple[list[WorkStep], list[WorkStep], float]:
     """Say how runs go on, and, once it is known which of them wait, who is given slices; and when to look again."""
     work, due = go_on(fleet)
-    if any(step.trigger for step in work):
+    if any(step.reason is not None for step in work):
         return work, [], due
     given = schedule(fleet, live)
     grown, growth_due = growth(fleet, leaving)
