@@ -31,9 +31,12 @@ def request(ledger: Ledger, life: Life, effect: Effect) -> None:
 
 def tell(ledger: Ledger, attempt: Attempt) -> None:
     """Tell the work of an attempt on all of its slices to checkpoint and stop, with the earliest deadline."""
-    for life in _at_work(ledger, attempt):
-        if not life.record.lost:
-            ledger.outbox.put(Notify(life.record.id, attempt.spec.key, attempt.deadline), ledger.fleet.now)
+    for member in attempt.spec.members:
+        life = ledger.fleet.lives.get(member)
+        if life is None or life.record.attempt != attempt.spec.key or life.record.lost:
+            continue
+        if life.record.state in _AT_WORK:
+            ledger.outbox.put(Notify(member, attempt.spec.key, attempt.deadline), ledger.fleet.now)
 
 
 def stop(ledger: Ledger, attempt: Attempt, until: float) -> None:
@@ -41,11 +44,11 @@ def stop(ledger: Ledger, attempt: Attempt, until: float) -> None:
     now = ledger.fleet.now
     for member in attempt.spec.members:
         life = ledger.fleet.lives.get(member)
-        if life is not None and life.record.attempt == attempt.spec.key and not is_clear(attempt, member):
-            life.stop_by = until
-    for life in _at_work(ledger, attempt):
-        if life.stop_by == until:
-            ledger.outbox.put(Stop(life.record.id, attempt.spec.key, until - now), now)
+        if life is None or life.record.attempt != attempt.spec.key or is_clear(attempt, member):
+            continue
+        life.stop_by = until
+        if life.record.state in _AT_WORK:
+            ledger.outbox.put(Stop(member, attempt.spec.key, until - now), now)
 
 
 def hurry(ledger: Ledger, life: Life) -> None:
@@ -73,16 +76,6 @@ def renew(ledger: Ledger) -> None:
 def ask_anew(ledger: Ledger, life: Life) -> None:
     """Ask for a reservation that waits as it would be asked for now."""
     ledger.outbox.put(_reserve(ledger, life), ledger.fleet.now)
-
-
-def _at_work(ledger: Ledger, attempt: Attempt) -> list[Life]:
-    """Return the slices that work for an attempt and can be told something."""
-    lives = [ledger.fleet.lives.get(member) for member in attempt.spec.members]
-    return [
-        life
-        for life in lives
-        if life is not None and life.record.attempt == attempt.spec.key and life.record.state in _AT_WORK
-    ]
 
 
 def _of_slice(ledger: Ledger, life: Life, effect: Effect) -> EffectRequest | None:

@@ -6,8 +6,17 @@ import bisect
 
 from sliceform.controller.model.effects import AttemptSpec
 from sliceform.controller.reconcile import requests
-from sliceform.controller.reconcile.decide.run import Attempt, Ended, Left, RunRecord, Verdict
-from sliceform.controller.reconcile.decide.step import Cleared, Doubted, Fenced, Growth, Halt, Members, WorkStep
+from sliceform.controller.reconcile.decide.run import Attempt, Ended, RunRecord, Verdict
+from sliceform.controller.reconcile.decide.step import (
+    Cleared,
+    Corrected,
+    Doubted,
+    Fenced,
+    Growth,
+    Halt,
+    Members,
+    WorkStep,
+)
 from sliceform.controller.reconcile.decide.verdict import exempted
 from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.states.attempts import AttemptState, AttemptTrigger
@@ -82,8 +91,8 @@ def attempt_noted(ledger: Ledger, attempt: Attempt, step: WorkStep) -> None:
             attempt.fences = dict(at)
         case Doubted():
             attempt.doubted_at = ledger.fleet.now
-        case Left() as left:
-            attempt.departures[left.host.partition("/")[0]] = left
+        case Corrected(slice_id, left):
+            attempt.departures[slice_id] = left
         case Halt() as halt:
             _halt(ledger, attempt, halt)
 

@@ -73,6 +73,13 @@ class Cleared(NamedTuple):
     how: Clear
 
 
+class Corrected(NamedTuple):
+    """That what looked like a failure of a slice, or on it, proved to be the loss of it."""
+
+    slice_id: str
+    left: Left
+
+
 class Fenced(NamedTuple):
     """From when on hosts count as clear of an attempt, by rank; loop time."""
 
@@ -94,7 +101,7 @@ class WorkStep(NamedTuple):
     #: What it goes back to: a host, a slice, an attempt.
     cause: str | None = None
     #: What is to be written down with it.
-    given: Members | Growth | Halt | Cleared | Fenced | Doubted | Left | Verdict | None = None
+    given: Members | Growth | Halt | Cleared | Fenced | Doubted | Corrected | Verdict | None = None
 
     def __str__(self) -> str:
         """Say it in a line."""

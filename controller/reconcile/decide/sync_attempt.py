@@ -11,7 +11,7 @@ from sliceform.controller.reconcile.decide.fence import fences
 from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.losses import corrections, suspects
 from sliceform.controller.reconcile.decide.run import Attempt, Clear, Ended, RunRecord
-from sliceform.controller.reconcile.decide.step import Cleared, Doubted, Fenced, WorkStep
+from sliceform.controller.reconcile.decide.step import Cleared, Corrected, Doubted, Fenced, WorkStep
 from sliceform.controller.reconcile.decide.sync import FOREVER
 from sliceform.controller.reconcile.decide.verdict import classify, settled, verdict_s
 from sliceform.states.attempts import AttemptState, AttemptTrigger
@@ -58,9 +58,9 @@ def _under_way(run: RunRecord, attempt: Attempt, fleet: Fleet) -> Iterator[WorkS
     if left != attempt.fences:
         yield WorkStep(key, None, given=Fenced(left))
     clear = set(attempt.clear)
-    for rank in range(attempt.hosts):
-        died, fenced = rank in attempt.died, left.get(rank, FOREVER) <= fleet.now
-        if (died or fenced) and rank not in clear:
+    for rank in sorted((attempt.died | left.keys()) - clear):
+        died = rank in attempt.died
+        if died or left[rank] <= fleet.now:
             how = Clear.HOST_DIED if died else Clear.BY_TIME
             clear.add(rank)
             host = attempt.host(divmod(rank, attempt.spec.hosts_per_slice))
@@ -75,7 +75,9 @@ def _found_out(attempt: Attempt, fleet: Fleet) -> Iterator[WorkStep]:
     """Yield failures that prove to be losses; and, once, that there is something which may."""
     key = attempt.spec.key
     for member, left in corrections(attempt, fleet).items():
-        yield WorkStep(key, None, Reason.PREEMPTED_AFTER_ALL, f"{member}: {left.detail}", left.host, left)
+        yield WorkStep(
+            key, None, Reason.PREEMPTED_AFTER_ALL, f"{member}: {left.detail}", left.host, Corrected(member, left)
+        )
     if attempt.doubted_at is None and suspects(attempt):
         yield WorkStep(key, None, given=Doubted())
 
