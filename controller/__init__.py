@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from sliceform.controller.follow.journal import Journal, open_journal
     from sliceform.controller.model.settings import Settings
     from sliceform.controller.model.shapes import CpuSlice, GpuSlice, TpuSlice
+    from sliceform.controller.model.status import FleetStatus, HostStatus, RunStatus, SliceStatus
     from sliceform.controller.on_host.context import HostContext, Stopped, host_context, initialize_jax
     from sliceform.controller.reconcile.place_status import FleetPlaces, PlaceStatus
-    from sliceform.controller.reconcile.status import FleetStatus, HostStatus, RunStatus, SliceStatus
 
 _HOMES = {
     "ClusterError": "errors",
@@ -39,10 +39,10 @@ _HOMES = {
     "FleetClosedError": "errors",
     "FleetNameTakenError": "errors",
     "FleetPlaces": "reconcile.place_status",
-    "FleetStatus": "reconcile.status",
+    "FleetStatus": "model.status",
     "GpuSlice": "model.shapes",
     "HostContext": "on_host.context",
-    "HostStatus": "reconcile.status",
+    "HostStatus": "model.status",
     "InsufficientSlicesError": "errors",
     "Journal": "follow.journal",
     "JournalError": "errors",
@@ -52,10 +52,10 @@ _HOMES = {
     "RunFailed": "errors",
     "RunPreempted": "errors",
     "RunResult": "api.run",
-    "RunStatus": "reconcile.status",
+    "RunStatus": "model.status",
     "Settings": "model.settings",
     "SliceController": "api.controller",
-    "SliceStatus": "reconcile.status",
+    "SliceStatus": "model.status",
     "SliceformError": "errors",
     "Stopped": "on_host.context",
     "TpuSlice": "model.shapes",

@@ -1,5 +1,5 @@
-"""The documented path of `sliceform.controller.follow.metrics`."""
+"""The documented path of `sliceform.controller.model.metrics`."""
 
-from sliceform.controller.follow.metrics import Meter, Metered, Metric
+from sliceform.controller.model.metrics import Meter, Metered, Metric
 
 __all__ = ["Meter", "Metered", "Metric"]

@@ -16,7 +16,7 @@ from sliceform.controller.api.opened import not_negative
 from sliceform.controller.api.termination import TERMINATION
 from sliceform.controller.api.work import Work
 from sliceform.controller.model.orders import Close
-from sliceform.controller.reconcile.status import FleetStatus
+from sliceform.controller.model.status import FleetStatus
 
 if TYPE_CHECKING:
     from sliceform.controller.report.serve import Server

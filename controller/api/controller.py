@@ -22,7 +22,7 @@ from sliceform.controller.model.orders import Allow, Avoid, Drain, Scale
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape
 from sliceform.controller.model.sizes import Desired, parse_sizes
-from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
+from sliceform.controller.model.status import FleetStatus, SliceStatus
 
 if TYPE_CHECKING:
     pass

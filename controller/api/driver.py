@@ -15,8 +15,8 @@ from sliceform.controller.api.runner import Runner
 from sliceform.controller.errors import FleetClosedError
 from sliceform.controller.model.clock import Clock
 from sliceform.controller.model.orders import Order
+from sliceform.controller.model.status import FleetStatus
 from sliceform.controller.reconcile.loop import Reconciler
-from sliceform.controller.reconcile.status import FleetStatus
 from sliceform.controller.report.why import summarise_fleet
 
 log = structlog.get_logger(__name__)

@@ -18,10 +18,11 @@ from sliceform.controller.follow.followers import Followers
 from sliceform.controller.follow.journal.history import JournalHistory
 from sliceform.controller.follow.journal.tally import Wish
 from sliceform.controller.follow.journal.writer import JournalWriter
-from sliceform.controller.follow.metrics import Metered, Seen
+from sliceform.controller.follow.metrics import Seen
 from sliceform.controller.follow.record.writer import EVERY_S, Recorder
 from sliceform.controller.model.backend import Backend, FleetIdentity
 from sliceform.controller.model.clock import Clock
+from sliceform.controller.model.metrics import Metered
 from sliceform.controller.model.orders import Close, Order, Submit
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape

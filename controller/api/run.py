@@ -12,8 +12,9 @@ import structlog
 
 from sliceform.controller.errors import RunCancelled, RunError, RunFailed, RunPreempted
 from sliceform.controller.model.events import Outcome, OutcomeKind
+from sliceform.controller.model.status import AttemptStatus, RunStatus
 from sliceform.controller.reconcile.decide.run import Ended, RunRecord
-from sliceform.controller.reconcile.status import AttemptStatus, RunStatus, attempt_status
+from sliceform.controller.reconcile.rows import attempt_status
 
 log = structlog.get_logger(__name__)
 

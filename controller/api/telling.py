@@ -10,9 +10,9 @@ from sliceform.controller.api.closing import Closing
 from sliceform.controller.follow.attempt_steps import AttemptSteps
 from sliceform.controller.follow.callbacks import Callback
 from sliceform.controller.follow.journal.reader import open_journal
+from sliceform.controller.model.status import FleetStatus
 from sliceform.controller.reconcile.decide.step import Step, WorkStep
 from sliceform.controller.reconcile.place_status import FleetPlaces
-from sliceform.controller.reconcile.status import FleetStatus
 from sliceform.controller.report.why import FleetWhy, Why
 from sliceform.controller.report.why_now import why_fleet, why_one
 from sliceform.states import AttemptRecord, Change, HistoryQueries

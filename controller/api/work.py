@@ -15,9 +15,10 @@ from sliceform.controller.errors import (
 from sliceform.controller.model.functions import digest_of, name_of
 from sliceform.controller.model.orders import Cancel, Submit
 from sliceform.controller.model.run_options import Causes, RunOptions, run_options
+from sliceform.controller.model.status import RunStatus
 from sliceform.controller.on_host.environment import OURS
 from sliceform.controller.reconcile.decide.run import Ended, RunRecord
-from sliceform.controller.reconcile.status import RunStatus, run_status
+from sliceform.controller.reconcile.rows import run_status
 
 if TYPE_CHECKING:
     pass

@@ -19,7 +19,7 @@ from sliceform.controller.compat.calls import Call, join
 from sliceform.controller.compat.refs import Promise, Refs
 from sliceform.controller.compat.slice_work import SliceWork, gone
 from sliceform.controller.model.run_options import RunOptions
-from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
+from sliceform.controller.model.status import FleetStatus, SliceStatus
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ from sliceform.controller.compat.calls import make_call
 from sliceform.controller.compat.desk import Desk, find
 from sliceform.controller.compat.infos import SERVING, ActorPoolMember, HostInfo, host_info, slice_info
 from sliceform.controller.errors import ConfigurationError, FleetClosedError
-from sliceform.controller.reconcile.status import SliceStatus
+from sliceform.controller.model.status import SliceStatus
 
 
 class Remote:

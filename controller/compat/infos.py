@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from sliceform.controller.model.shapes import SliceShape
-from sliceform.controller.reconcile.status import SliceStatus
+from sliceform.controller.model.status import SliceStatus
 
 ActorT = TypeVar("ActorT")
 InfoT = TypeVar("InfoT")

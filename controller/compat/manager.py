@@ -18,8 +18,8 @@ from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.model.sizes import parse_sizes
+from sliceform.controller.model.status import FleetStatus, SliceStatus
 from sliceform.controller.reconcile.decide.run import assign
-from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
 
 Member = ActorPoolMember[SliceHandle, SliceInfo]
 

@@ -20,8 +20,8 @@ from sliceform.controller.compat.infos import SERVING
 from sliceform.controller.compat.refs import Promise, Refs
 from sliceform.controller.errors import RunFailed, SliceformError
 from sliceform.controller.model.events import Outcome, OutcomeKind
+from sliceform.controller.model.status import SliceStatus
 from sliceform.controller.reconcile.decide.run import Ended
-from sliceform.controller.reconcile.status import SliceStatus
 
 #: What joins slices into one execution: calls that name the same one cannot do without each other.
 _WORLD = "MEGASCALE_COORDINATOR_ADDRESS"

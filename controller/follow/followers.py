@@ -10,7 +10,8 @@ from typing import Any
 from sliceform.controller.follow.callbacks import Callback
 from sliceform.controller.follow.follower import Batch, Follower
 from sliceform.controller.follow.log import ChangeLog
-from sliceform.controller.follow.metrics import EVERY_S, Measures, Meter, Seen
+from sliceform.controller.follow.metrics import EVERY_S, Measures, Seen
+from sliceform.controller.model.metrics import Meter
 from sliceform.states import History
 
 

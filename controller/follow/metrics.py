@@ -1,22 +1,37 @@
-"""What is measured of a fleet, from what is recorded and published: values only, nothing of Ray.
-
-Names follow the conventions of Prometheus. Every metric has the tag `fleet`; the other tags have a bounded set of
-values: never the id of a slice, a node or a run.
-"""
+"""Measure a fleet from what is recorded and published."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from enum import StrEnum
-from typing import NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import NamedTuple
 
 import structlog
 
 from sliceform.controller.follow.attempt_steps import Once
 from sliceform.controller.follow.follower import Batch
 from sliceform.controller.follow.waits import Waits
-from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
+from sliceform.controller.model.metrics import (
+    ATTEMPTS,
+    DESIRED,
+    EFFECTS,
+    HOSTS,
+    MISSED,
+    NOTES,
+    READY,
+    RUNS,
+    SIZE,
+    SLICES,
+    TICK,
+    TICK_ERRORS,
+    TO_PLACE,
+    TO_READY,
+    TO_REPLACE,
+    TRANSITIONS,
+    Meter,
+    Metric,
+)
+from sliceform.controller.model.status import FleetStatus, SliceStatus
 from sliceform.states.history import Change
 from sliceform.states.history.run_stories import end_of_run
 from sliceform.states.hosts import HostState
@@ -27,97 +42,7 @@ log = structlog.get_logger(__name__)
 #: How often all is measured, seconds: scrapes are rarer.
 EVERY_S = 1.0
 
-
-class Kind(StrEnum):
-    """How the values of a metric add up."""
-
-    COUNTER = "counter"
-    GAUGE = "gauge"
-    HISTOGRAM = "histogram"
-
-
-class Metric(NamedTuple):
-    """One metric."""
-
-    name: str
-    kind: Kind
-    #: What it says, in a sentence.
-    doc: str
-    #: Beside `fleet`.
-    tags: tuple[str, ...] = ()
-    #: Upper bounds of a histogram's buckets.
-    buckets: tuple[float, ...] = ()
-
-
-_WAITS_S = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0, 7_200.0)
-_TICKS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
-
-SLICES = Metric("sliceform_slices", Kind.GAUGE, "Slices, by state.", ("state",))
-HOSTS = Metric("sliceform_hosts", Kind.GAUGE, "Hosts of slices, by state.", ("state",))
-DESIRED = Metric("sliceform_desired_slices", Kind.GAUGE, "Slices aimed for: the largest valid size and the spares.")
-READY = Metric("sliceform_ready_slices", Kind.GAUGE, "Slices that are ready or running.")
-SIZE = Metric("sliceform_size", Kind.GAUGE, "The largest valid size that the ready slices suffice for; 0 if none.")
-EFFECTS = Metric("sliceform_effects_in_flight", Kind.GAUGE, "Things asked of the cluster that have not been seen done.")
-TRANSITIONS = Metric(
-    "sliceform_transitions_total",
-    Kind.COUNTER,
-    "Transitions of slices and hosts (`kind`), by what moved them and why.",
-    ("kind", "trigger", "reason"),
-)
-NOTES = Metric(
-    "sliceform_notes_total",
-    Kind.COUNTER,
-    "Things that happened to a slice, host or run (`kind`) without moving it, by reason.",
-    ("kind", "reason"),
-)
-MISSED = Metric(
-    "sliceform_changes_missed_total",
-    Kind.COUNTER,
-    "Changes that the history forgot before they were measured: all counters lack these.",
-)
-RUNS = Metric("sliceform_runs_total", Kind.COUNTER, "Runs that are over, by outcome.", ("outcome",))
-ATTEMPTS = Metric("sliceform_attempts_total", Kind.COUNTER, "Attempts of runs that are over, by outcome.", ("outcome",))
-TO_PLACE = Metric(
-    "sliceform_time_to_place_seconds", Kind.HISTOGRAM, "From a slice's creation until it is placed.", (), _WAITS_S
-)
-TO_READY = Metric(
-    "sliceform_time_to_ready_seconds", Kind.HISTOGRAM, "From a slice's creation until it is ready.", (), _WAITS_S
-)
-TO_REPLACE = Metric(
-    "sliceform_time_to_replace_seconds",
-    Kind.HISTOGRAM,
-    "From the moment a slice is preempted, lost, given up or drained by a person until another is ready in its stead.",
-    (),
-    _WAITS_S,
-)
-TICK = Metric("sliceform_tick_duration_seconds", Kind.HISTOGRAM, "How long one tick of the loop took.", (), _TICKS_S)
-TICK_ERRORS = Metric("sliceform_tick_errors_total", Kind.COUNTER, "Ticks of the loop that raised: defects.")
-
-#: All of them, in the order of the docs.
-METRICS = (
-    *(SLICES, HOSTS, DESIRED, READY, SIZE, EFFECTS),
-    *(TRANSITIONS, NOTES, MISSED, RUNS, ATTEMPTS),
-    *(TO_PLACE, TO_READY, TO_REPLACE),
-    *(TICK, TICK_ERRORS),
-)
 _TOOK = {"place": TO_PLACE, "ready": TO_READY, "replace": TO_REPLACE}
-
-
-class Meter(Protocol):
-    """Where measurements go."""
-
-    def record(self, metric: Metric, value: float, tags: Mapping[str, str]) -> None:
-        """Add to a counter, set a gauge, or observe a value; `tags` are those of the metric, and `fleet`."""
-        ...
-
-
-@runtime_checkable
-class Metered(Protocol):
-    """A backend whose cluster collects metrics."""
-
-    def meter(self) -> Meter:
-        """Return where measurements go; called once, when the backend is open."""
-        ...
 
 
 class Seen(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
-from sliceform.controller.follow.metrics import METRICS, Kind, Metric
+from sliceform.controller.model.metrics import METRICS, Metric, MetricKind
 
 
 class RayMeter:
@@ -25,20 +25,20 @@ class RayMeter:
         """Add to a counter, set a gauge, or observe a histogram's value."""
         instrument = self._instruments[metric.name]
         match metric.kind:
-            case Kind.COUNTER:
+            case MetricKind.COUNTER:
                 instrument.inc(value, dict(tags))
-            case Kind.GAUGE:
+            case MetricKind.GAUGE:
                 instrument.set(value, dict(tags))
-            case Kind.HISTOGRAM:
+            case MetricKind.HISTOGRAM:
                 instrument.observe(value, dict(tags))
 
 
 def _instrument(metric: Metric) -> Any:
     keys = ("fleet", *metric.tags)
     match metric.kind:
-        case Kind.COUNTER:
+        case MetricKind.COUNTER:
             return Counter(metric.name, metric.doc, keys)
-        case Kind.GAUGE:
+        case MetricKind.GAUGE:
             return Gauge(metric.name, metric.doc, keys)
-        case Kind.HISTOGRAM:
+        case MetricKind.HISTOGRAM:
             return Histogram(metric.name, metric.doc, list(metric.buckets), keys)

@@ -16,6 +16,7 @@ from sliceform.controller.model.clock import Clock
 from sliceform.controller.model.effects import EffectRequest
 from sliceform.controller.model.events import Event
 from sliceform.controller.model.orders import Submit
+from sliceform.controller.model.status import FleetStatus
 from sliceform.controller.reconcile.act import achieved
 from sliceform.controller.reconcile.converge import converge
 from sliceform.controller.reconcile.decide.run import RunRecord
@@ -29,7 +30,6 @@ from sliceform.controller.reconcile.observe import Observer
 from sliceform.controller.reconcile.place_status import FleetPlaces, places_now
 from sliceform.controller.reconcile.publish import StatusBoard
 from sliceform.controller.reconcile.reservations import Reservations
-from sliceform.controller.reconcile.status import FleetStatus
 from sliceform.controller.reconcile.twin import preview
 from sliceform.controller.reconcile.witness import Ticked, Witness
 

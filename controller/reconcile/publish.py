@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 
+from sliceform.controller.model.status import FleetStatus, RunStatus, SliceStatus
 from sliceform.controller.reconcile.decide.run import RunRecord
 from sliceform.controller.reconcile.ledger import Ledger
 from sliceform.controller.reconcile.prospects import Prospects
-from sliceform.controller.reconcile.run_rows import RunRows
-from sliceform.controller.reconcile.status import FleetStatus, RunStatus, SliceStatus, run_status, slice_status
+from sliceform.controller.reconcile.rows import RunRows, run_status, slice_status
 from sliceform.states.slices import LIVE, SliceState
 
 #: Runs that are over and still shown.

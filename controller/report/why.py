@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from sliceform.controller.model.finding import Finding
 
 if TYPE_CHECKING:
-    from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
+    from sliceform.controller.model.status import FleetStatus, SliceStatus
 
 
 class Why(NamedTuple):

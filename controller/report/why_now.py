@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from sliceform.controller.errors import UnknownSliceError
 from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.finding import Finding
-from sliceform.controller.reconcile.status import FleetStatus, SliceStatus
+from sliceform.controller.model.status import FleetStatus, SliceStatus
 from sliceform.controller.report.explain import explain_run, explain_slice
 from sliceform.controller.report.known import Known
 from sliceform.controller.report.look import Look

@@ -17,11 +17,11 @@ from sliceform.controller.model.events import HostView, Loss, Outcome, OutcomeKi
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.model.sizes import Desired, parse_sizes
+from sliceform.controller.model.status import SliceStatus
 from sliceform.controller.reconcile.decide.fleet import Fleet
 from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
 from sliceform.controller.reconcile.decide.run import RunOptions, RunRecord
-from sliceform.controller.reconcile.status import SliceStatus
 from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend
 from sliceform.states import Change
 from sliceform.states.hosts import HostState

@@ -7,8 +7,9 @@ import pytest
 
 from sliceform.controller import Settings, SliceController, TpuSlice
 from sliceform.controller.follow.follower import Batch
-from sliceform.controller.follow.metrics import METRICS, Kind, Measures, Metered, Seen
+from sliceform.controller.follow.metrics import Measures, Seen
 from sliceform.controller.follow.waits import Waits
+from sliceform.controller.model.metrics import METRICS, Metered, MetricKind
 from sliceform.controller.testing import FakeClock, SimBackend
 from sliceform.states import AttemptRecord, History
 from sliceform.states.hosts import HostState
@@ -31,10 +32,10 @@ class Meter:
         assert set(tags) == {"fleet", *metric.tags}
         assert tags["fleet"] == "train"
         key = (metric.name, *[tags[tag] for tag in metric.tags])
-        if metric.kind is Kind.COUNTER:
+        if metric.kind is MetricKind.COUNTER:
             assert value > 0
             self.counters[key] += value
-        elif metric.kind is Kind.GAUGE:
+        elif metric.kind is MetricKind.GAUGE:
             self.gauges[key] = value
         else:
             self.observed.setdefault(metric.name, []).append(value)
@@ -246,9 +247,9 @@ def test_names_and_tags_are_those_of_prometheus():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     for metric in METRICS:
         assert re.fullmatch(r"sliceform_[a-z_]+", metric.name)
-        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
-        assert metric.name.endswith("_seconds") == (metric.kind is Kind.HISTOGRAM)
-        assert bool(metric.buckets) == (metric.kind is Kind.HISTOGRAM)
+        assert metric.name.endswith("_total") == (metric.kind is MetricKind.COUNTER)
+        assert metric.name.endswith("_seconds") == (metric.kind is MetricKind.HISTOGRAM)
+        assert bool(metric.buckets) == (metric.kind is MetricKind.HISTOGRAM)
         assert list(metric.buckets) == sorted(metric.buckets)
         assert set(metric.tags) <= {"state", "kind", "trigger", "reason", "outcome"}
         assert metric.doc.endswith(".")

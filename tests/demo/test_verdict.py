@@ -12,7 +12,7 @@ from sliceform.controller.cli.demo.progress import Report
 from sliceform.controller.cli.demo.show import final_report
 from sliceform.controller.cli.demo.verdict import Evidence, Kill, gather, missing
 from sliceform.controller.errors import ClusterError
-from sliceform.controller.reconcile.status import AttemptStatus, SliceStatus
+from sliceform.controller.model.status import AttemptStatus, SliceStatus
 from sliceform.states import Change
 
 

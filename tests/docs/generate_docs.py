@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from sliceform.controller import Settings
-from sliceform.controller.follow.metrics import METRICS, Kind, Metric
+from sliceform.controller.model.metrics import METRICS, Metric, MetricKind
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -23,7 +23,7 @@ def settings() -> str:
 
 def exported(metric: Metric) -> tuple[str, ...]:
     """Return the names under which Ray exports a metric's samples; a counter keeps its `_total`."""
-    ends = ("_bucket", "_sum", "_count") if metric.kind is Kind.HISTOGRAM else ("",)
+    ends = ("_bucket", "_sum", "_count") if metric.kind is MetricKind.HISTOGRAM else ("",)
     return tuple(f"ray_{metric.name}{end}" for end in ends)
 
 

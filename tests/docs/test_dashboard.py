@@ -5,7 +5,7 @@ import re
 import runpy
 from pathlib import Path
 
-from sliceform.controller.follow.metrics import METRICS
+from sliceform.controller.model.metrics import METRICS
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "docs" / "grafana" / "sliceform.json").read_text(encoding="utf-8"))
 SOURCE = {"type": "prometheus", "uid": "${DS_PROMETHEUS}"}

@@ -13,7 +13,7 @@ from ray._raylet import GcsClient
 
 from sliceform.controller import RunCancelled, RunFailed, RunPreempted, SliceController, TpuSlice, host_context
 from sliceform.controller.api.run import Run
-from sliceform.controller.reconcile.status import SliceStatus
+from sliceform.controller.model.status import SliceStatus
 from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]

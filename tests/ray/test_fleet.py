@@ -12,7 +12,7 @@ import ray
 from ray._private import state as ray_state
 
 from sliceform.controller import RunCancelled, RunFailed, Settings, SliceController, TpuSlice
-from sliceform.controller.reconcile.status import FleetStatus
+from sliceform.controller.model.status import FleetStatus
 from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
 from sliceform.states import replay
 

@@ -10,7 +10,7 @@ import ray
 import requests
 
 from sliceform.controller import CpuSlice, SliceController
-from sliceform.controller.follow.metrics import METRICS, Kind
+from sliceform.controller.model.metrics import METRICS, MetricKind
 from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
@@ -101,7 +101,7 @@ def test_what_is_measured_can_be_scraped_and_goes_to_zero_with_the_fleet() -> No
         f"ray_{metric.name}{end}"
         for metric in METRICS
         if metric.name not in silent
-        for end in (("_bucket", "_sum", "_count") if metric.kind is Kind.HISTOGRAM else ("",))
+        for end in (("_bucket", "_sum", "_count") if metric.kind is MetricKind.HISTOGRAM else ("",))
     }
     last = scraped(
         "scraped",

@@ -29,8 +29,7 @@ from sliceform.controller.model.backend import Backend
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import GpuSlice, SliceShape, TpuSlice
 from sliceform.controller.reconcile.prospects import Prospects
-from sliceform.controller.reconcile.run_rows import RunRows
-from sliceform.controller.reconcile.status import slice_status
+from sliceform.controller.reconcile.rows import RunRows, slice_status
 from sliceform.controller.report.replay import replay_record
 from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend
 from sliceform.states import Change, Reason, replay

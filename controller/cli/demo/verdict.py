@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sliceform.controller.cli.demo.progress import Report
-from sliceform.controller.reconcile.status import AttemptStatus, SliceStatus
+from sliceform.controller.model.status import AttemptStatus, SliceStatus
 from sliceform.states import Change
 
 #: The part of the held-out images that has to be recognised.

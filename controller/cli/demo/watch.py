@@ -11,7 +11,7 @@ from sliceform.controller.cli.demo.progress import ProgressReader, Report
 from sliceform.controller.cli.demo.show import Screen
 from sliceform.controller.cli.demo.train import Plan
 from sliceform.controller.cli.demo.verdict import Kill
-from sliceform.controller.reconcile.status import HostStatus, SliceStatus
+from sliceform.controller.model.status import HostStatus, SliceStatus
 from sliceform.controller.testing import VirtualCluster
 
 #: The host is killed at the first report after this part of the steps.

@@ -1,4 +1,4 @@
-"""Keep the rows of runs in the status: what cannot have changed since the last tick is not made again.
+"""Make the rows of the status; those of runs that cannot have changed since the last tick are not made again.
 
 A queue of a thousand runs and a run of a thousand attempts must not cost more in a tick in which nothing happens.
 """
@@ -7,9 +7,80 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sliceform.controller.reconcile.decide.run import RunRecord
+from sliceform.controller.model.status import AttemptStatus, HostStatus, RunStatus, SliceStatus
+from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
 from sliceform.controller.reconcile.prospects import Prospects
-from sliceform.controller.reconcile.status import AttemptStatus, RunStatus, attempt_status, run_status
+
+
+def slice_status(life: Life) -> SliceStatus:
+    """Return one slice as readers see it."""
+    record = life.record
+    hosts = tuple(
+        HostStatus(
+            host.rank,
+            host.state,
+            host.node_id,
+            seen.address,
+            seen.devices,
+            seen.agent_pid,
+            host.reason or "",
+            host.detail,
+        )
+        for host, seen in zip(record.hosts, life.view.hosts, strict=True)
+    )
+    return SliceStatus(
+        record.id,
+        str(record.state),
+        record.at,
+        record.place,
+        record.reason or "",
+        record.detail,
+        record.attempt,
+        record.replaces,
+        hosts,
+    )
+
+
+def attempt_status(attempt: Attempt) -> AttemptStatus:
+    """Return one attempt as readers see it."""
+    per_slice = attempt.spec.hosts_per_slice
+    kinds = tuple(
+        str(outcome.kind) if (outcome := attempt.outcomes.get(divmod(rank, per_slice))) else None
+        for rank in range(attempt.hosts)
+    )
+    return AttemptStatus(
+        attempt.spec.number,
+        attempt.spec.members,
+        attempt.started_epoch_s,
+        attempt.ended_epoch_s,
+        attempt.ended,
+        attempt.why_ended,
+        kinds,
+    )
+
+
+def run_status(run: RunRecord, outlook: str, settled: tuple[AttemptStatus, ...] = ()) -> RunStatus:
+    """Return one run as readers see it.
+
+    `outlook` says what it waits for, or is about to do; `settled` are its first attempts, where they were made before
+    and cannot change any more.
+    """
+    detail = outlook if run.ended is None else run.detail
+    if run.active is not None:
+        doing = f"attempt {run.active.spec.number} on {', '.join(run.active.spec.members)}"
+        detail = f"{doing}; {outlook}" if outlook else doing
+    attempts = (*settled, *map(attempt_status, run.attempts[len(settled) :]))
+    return RunStatus(
+        run.id,
+        run.stands,
+        detail,
+        run.submitted_epoch_s,
+        attempts,
+        run.preemptions,
+        run.failures,
+        run.forgotten,
+    )
 
 
 class RunRows:
