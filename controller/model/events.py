@@ -1,7 +1,8 @@
-"""What has been observed: events from a backend, and the view of each slice that they are folded into.
+"""What has been observed: events from a backend.
 
-Events are values and may come late, twice or never; folding is idempotent, and an event for a life that is gone finds
-no view and is dropped. Decisions are made from views (levels), never from the events themselves.
+They are values and may come late, twice or never. Each is folded into the view of its slice (`decide/life.py`), which
+is idempotent; one for a life that is gone finds no view and is dropped. Decisions are made from views (levels), never
+from the events themselves.
 """
 
 from __future__ import annotations
@@ -247,70 +248,3 @@ Event = NodesSeen | ObservationFailed | SliceEvent
 
 #: Losses of hosts whose node may well live: a process of ours ended on it, or cannot work there.
 PROCESS_LOSSES = frozenset({Reason.AGENT_DIED, Reason.HOST_UNFIT, Reason.PROCESS_LOST})
-
-
-class Loss(NamedTuple):
-    """Why a host counts as lost."""
-
-    reason: Reason
-    detail: str
-
-
-class Notice(NamedTuple):
-    """A merged preemption notice: the earliest deadline of all sources that still stand."""
-
-    source: str
-    deadline_epoch_s: float | None
-
-
-@dataclass(slots=True)
-class HostView:
-    """All that is known of one host of one life."""
-
-    node_id: str | None = None
-    #: What the agent said: node id, devices; None until it has answered.
-    agent_node: str | None = None
-    devices: int = 0
-    address: str = ""
-    agent_pid: int = 0
-    failed: str | None = None
-    lost: Loss | None = None
-    notices: dict[str, float | None] | None = None
-    #: Attempt whose process is known alive; attempt whose processes are known gone.
-    alive: str | None = None
-    gone: str | None = None
-
-    @property
-    def notice(self) -> Notice | None:
-        """The notices of all sources as one: union of sources, earliest deadline."""
-        if not self.notices:
-            return None
-        known = [deadline for deadline in self.notices.values() if deadline]
-        return Notice("+".join(sorted(self.notices)), min(known) if known else None)
-
-
-@dataclass(slots=True)
-class SliceView:
-    """All that is known of one life; written by the loop's thread alone."""
-
-    slice_id: str
-    hosts: tuple[HostView, ...]
-    reserved: bool = False
-    place: str | None = None
-    head_node: str | None = None
-    refused: str | None = None
-    released: bool = False
-    #: What keeps it from being placed; None if nobody was asked.
-    held_up: tuple[Finding, ...] | None = None
-    lost: Loss | None = None
-    #: The attempt whose work has been told to stop, and by when, epoch seconds.
-    told: tuple[str, float | None] | None = None
-    #: Outcome per (attempt, rank) of the attempt that the slice runs.
-    outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
-    #: Raised by every fold that changed something.
-    version: int = 0
-
-    @property
-    def nodes(self) -> tuple[str | None, ...]:
-        """Frozen node ids by host rank."""
-        return tuple(host.node_id for host in self.hosts)

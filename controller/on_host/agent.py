@@ -49,7 +49,7 @@ class Agent:
     ) -> None:
         """Take whose host this is, how long it may go unheard, and what sees SIGTERM.
 
-        `watch` and `clean` are keyword arguments for `notices.Watch` and `devices.clean`.
+        `watch` and `clean` are keyword arguments for `notices.NoticeWatch` and `devices.clean`.
         """
         self._host = f"{slice_id}/{rank}"
         self._incarnation = incarnation
@@ -100,13 +100,13 @@ class Agent:
         """
         if self._standing is None:
             from sliceform.controller.on_host.notice_board import Standing
-            from sliceform.controller.on_host.notices import SIGTERM, Watch
+            from sliceform.controller.on_host.notices import SIGTERM, NoticeWatch
 
             self._standing = Standing()
             if self._term is not None:
                 self._term.heed(partial(self._standing.put, SIGTERM, None))
             # Its threads end with this process.
-            self._watching = Watch(self._standing, **self._watch)
+            self._watching = NoticeWatch(self._standing, **self._watch)
         found: dict[str, float | None] = await self._standing.other_than(known, _HELD_S)
         return found
 

@@ -65,7 +65,7 @@ class Patience(NamedTuple):
 _PATIENCE = Patience()
 
 
-class Watch:
+class NoticeWatch:
     """The threads that watch for one agent."""
 
     def __init__(

@@ -20,7 +20,7 @@ from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.beats import Beats
 from sliceform.controller.ray_backend.failures import Lost, Unreached, blame, node_gone
 from sliceform.controller.ray_backend.group_watch import seen_removed
-from sliceform.controller.ray_backend.lives import Agent, Holding
+from sliceform.controller.ray_backend.lives import AgentHandle, Holding
 from sliceform.controller.ray_backend.nodes import NodeReader
 from sliceform.controller.ray_backend.notices import Notices
 from sliceform.controller.ray_backend.probe import Suspicion
@@ -104,7 +104,7 @@ class Agents:
         """Drop a life that has been released."""
         self._holdings.pop(slice_id, None)
 
-    def lose(self, agent: Agent, reason: Reason, detail: str) -> None:
+    def lose(self, agent: AgentHandle, reason: Reason, detail: str) -> None:
         """Report a host as lost, once; its whole slice if it is the group that is gone."""
         if not agent.serves:
             return
@@ -114,25 +114,27 @@ class Agents:
         # The node's death says more than the agent's: the sooner it is known, the better.
         self._nodes.soon()
 
-    def raylet(self, agent: Agent) -> tuple[str, int] | None:
+    def raylet(self, agent: AgentHandle) -> tuple[str, int] | None:
         """Return where the raylet of an agent's node listens or listened; None if that was never known."""
         return self._nodes.raylet(self._node_of(agent))
 
-    def doubt(self, agent: Agent, then: Any) -> None:
+    def doubt(self, agent: AgentHandle, then: Any) -> None:
         """Find out whether an agent's raylet is gone beyond doubt; `then(verdict)` runs on the I/O thread."""
         self._suspicion.ask(self.raylet(agent), lambda verdict: self._session.io.put(partial(then, verdict)))
 
-    def _start(self, holding: Holding, rank: int) -> Agent:
+    def _start(self, holding: Holding, rank: int) -> AgentHandle:
         strategy = PlacementGroupSchedulingStrategy(
             placement_group=holding.hosts, placement_group_bundle_index=rank, placement_group_capture_child_tasks=False
         )
         config = {"slice_id": holding.slice_id, "rank": rank, **self._config}
-        return Agent(holding.slice_id, rank, self._shipped.agent.options(scheduling_strategy=strategy).remote(config))
+        return AgentHandle(
+            holding.slice_id, rank, self._shipped.agent.options(scheduling_strategy=strategy).remote(config)
+        )
 
-    def _describe(self, agent: Agent) -> None:
+    def _describe(self, agent: AgentHandle) -> None:
         self._session.when_done(agent.actor.describe.remote(), partial(self._described, agent))
 
-    def _described(self, agent: Agent, answer: Answer) -> None:
+    def _described(self, agent: AgentHandle, answer: Answer) -> None:
         if not agent.serves:
             return
         error = answer.exception()
@@ -158,7 +160,7 @@ class Agents:
         else:
             self._notices.tell_again(agent)
 
-    def _devices(self, agent: Agent, node_id: str) -> int:
+    def _devices(self, agent: AgentHandle, node_id: str) -> int:
         """Return how many accelerators of the shape's kind a node has in all."""
         name = self._session.fleet.shape.devices_per_host.name
         row, holding = self._nodes.row(node_id), self._holdings.get(agent.slice_id)
@@ -166,25 +168,25 @@ class Agents:
             return 0
         return int(row.resources.get(name, 0)) // holding.units
 
-    def _notices_failed(self, agent: Agent, error: BaseException) -> None:
+    def _notices_failed(self, agent: AgentHandle, error: BaseException) -> None:
         self._take_failure(agent, error, self._notices.open)
 
-    def _confirm(self, agent: Agent, source: str) -> bool:
+    def _confirm(self, agent: AgentHandle, source: str) -> bool:
         """Whether a notice is one: agents whose group somebody removed get the signal of a host that is shut down."""
         if source != SIGTERM or not self._group_removed(agent):
             return True
         self.lose(agent, Reason.GROUP_LOST, _GROUP_REMOVED)
         return False
 
-    def _group_removed(self, agent: Agent) -> bool:
+    def _group_removed(self, agent: AgentHandle) -> bool:
         holding = self._holdings.get(agent.slice_id)
         return holding is not None and holding.hosts is not None and seen_removed(holding.hosts)
 
-    def _beat_failed(self, agent: Agent, error: BaseException) -> None:
+    def _beat_failed(self, agent: AgentHandle, error: BaseException) -> None:
         """Take a beat that failed to the I/O thread; called on the thread of the beats."""
         self._session.io.put(partial(self._take_failure, agent, error, self._beats.open))
 
-    def _take_failure(self, agent: Agent, error: BaseException, again: Any) -> None:
+    def _take_failure(self, agent: AgentHandle, error: BaseException, again: Any) -> None:
         """Decide what a failed call says of an agent: lost, failed to start, or to be called again."""
         if not agent.serves:
             return
@@ -201,7 +203,7 @@ class Agents:
             log.info("agent_lost", slice=agent.slice_id, rank=agent.rank, reason=verdict.reason, cause=verdict.detail)
             self.lose(agent, verdict.reason, verdict.detail)
 
-    def _doubted(self, agent: Agent, error: BaseException, again: Any, refused: bool) -> None:  # noqa: FBT001
+    def _doubted(self, agent: AgentHandle, error: BaseException, again: Any, refused: bool) -> None:  # noqa: FBT001
         if not agent.serves:
             return
         if refused:
@@ -214,7 +216,7 @@ class Agents:
         log.info("agent_unreached", slice=agent.slice_id, rank=agent.rank, times=agent.unreached, cause=str(error))
         self._session.io.put(partial(again, agent), delay_s)
 
-    def _node_of(self, agent: Agent) -> str | None:
+    def _node_of(self, agent: AgentHandle) -> str | None:
         """Return the node that an agent is on, as far as it is known."""
         if agent.up is not None:
             return agent.up.node_id
@@ -224,7 +226,7 @@ class Agents:
         return holding.assembled.nodes[agent.rank]
 
 
-def kill(agent: Agent) -> None:
+def kill(agent: AgentHandle) -> None:
     """End an agent by force."""
     agent.closed = True
     try:

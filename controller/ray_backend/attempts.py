@@ -20,7 +20,7 @@ from sliceform.controller.ray_backend import outcomes
 from sliceform.controller.ray_backend.endings import Endings
 from sliceform.controller.ray_backend.failures import words
 from sliceform.controller.ray_backend.host_task import submit
-from sliceform.controller.ray_backend.lives import Agent, Holding, HostTask, Work
+from sliceform.controller.ray_backend.lives import AgentHandle, Holding, HostTask, Work
 from sliceform.controller.ray_backend.rendezvous import Meeting
 from sliceform.controller.ray_backend.session import Answer, Session
 from sliceform.controller.ray_backend.shipped import Shipped
@@ -181,7 +181,7 @@ class Attempts:
                 ref = agent.actor.notify.remote(request.attempt_key, request.deadline_epoch_s)
                 self._session.when_done(ref, partial(self._notified, agent, request, unaware))
 
-    def _notified(self, agent: Agent, request: Notify, unaware: set[int], answer: Answer) -> None:
+    def _notified(self, agent: AgentHandle, request: Notify, unaware: set[int], answer: Answer) -> None:
         error = answer.exception()
         if error is not None and agent.serves:
             log.warning("host_not_notified", slice=agent.slice_id, rank=agent.rank, cause=repr(error))

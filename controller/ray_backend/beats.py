@@ -12,18 +12,18 @@ from collections.abc import Callable
 import structlog
 
 from sliceform.controller.model.backend import Sink
-from sliceform.controller.ray_backend.lives import Agent
+from sliceform.controller.ray_backend.lives import AgentHandle
 from sliceform.controller.ray_backend.session import Answer
 
 log = structlog.get_logger(__name__)
 
-Heard = tuple[Agent, Answer]
+Heard = tuple[AgentHandle, Answer]
 
 
 class Beats:
     """Opens calls, reports answers as beats and hands failures on."""
 
-    def __init__(self, sink: Sink, beat_s: float, failed: Callable[[Agent, BaseException], None]) -> None:
+    def __init__(self, sink: Sink, beat_s: float, failed: Callable[[AgentHandle, BaseException], None]) -> None:
         """Take where to report, the beat in seconds, and whom to tell of a call that failed (on this thread)."""
         self._sink = sink
         self._beat_s = beat_s
@@ -35,7 +35,7 @@ class Beats:
         """Begin."""
         self._thread.start()
 
-    def open(self, agent: Agent) -> None:
+    def open(self, agent: AgentHandle) -> None:
         """Open the call to an agent that has none; after a failure, open it again."""
         if agent.serves:
             future = agent.actor.beat.remote(self._beat_s).future()
@@ -59,7 +59,7 @@ class Beats:
                 log.exception("beat_failed", slice=agent.slice_id, rank=agent.rank)
                 self._failed(agent, error)
 
-    def _take(self, agent: Agent, answer: Answer) -> None:
+    def _take(self, agent: AgentHandle, answer: Answer) -> None:
         error = answer.exception()
         if error is not None:
             self._failed(agent, error)

@@ -26,7 +26,7 @@ from sliceform.controller.ray_backend import outcomes
 from sliceform.controller.ray_backend.agents import Agents, kill
 from sliceform.controller.ray_backend.failures import blame, words
 from sliceform.controller.ray_backend.fence import Fences, Host, Verdict
-from sliceform.controller.ray_backend.lives import Agent, Holding, HostTask, Stage, Work
+from sliceform.controller.ray_backend.lives import AgentHandle, Holding, HostTask, Stage, Work
 from sliceform.controller.ray_backend.session import Answer, Session
 from sliceform.states.effects import Effect
 from sliceform.states.reasons import Reason
@@ -242,14 +242,14 @@ class Endings:
         if work is not None:
             self._cancel(work, work.tasks[rank])
 
-    def _nothing_left(self, agent: Agent, key: str, answer: Answer) -> None:
+    def _nothing_left(self, agent: AgentHandle, key: str, answer: Answer) -> None:
         error = answer.exception()
         if error is None:
             self._session.post(ProcessGone(agent.slice_id, agent.rank, key))
         elif agent.serves:
             self._not_cleared(agent, key, error)
 
-    def _not_cleared(self, agent: Agent, key: str, error: BaseException) -> None:
+    def _not_cleared(self, agent: AgentHandle, key: str, error: BaseException) -> None:
         log.warning("host_not_cleared", slice=agent.slice_id, rank=agent.rank, attempt=key, cause=repr(error))
         if not self.unfit(agent, f"host {agent.rank} cannot be freed of {key}: {words(error)}"):
             self._session.post(EffectFailed(agent.slice_id, Effect.STOP, f"host {agent.rank}: {words(error)}"))
@@ -260,7 +260,7 @@ class Endings:
             if event is not None:
                 self._session.post(event)
 
-    def unfit(self, agent: Agent, detail: str) -> bool:
+    def unfit(self, agent: AgentHandle, detail: str) -> bool:
         """Give a host up that fails at this for longer than a host may take to become ready; return whether it does."""
         now = time.monotonic()
         if agent.failing_since is None:

@@ -34,7 +34,7 @@ class Stage(Enum):
 
 
 @dataclass(slots=True, eq=False)
-class Agent:
+class AgentHandle:
     """The agent of one host."""
 
     slice_id: str
@@ -134,7 +134,7 @@ class Holding:
     reserved: Reserved | None = None
     refused: Refused | None = None
     assembled: Assembled | None = None
-    agents: tuple[Agent, ...] = ()
+    agents: tuple[AgentHandle, ...] = ()
     attempts: dict[str, Work] = field(default_factory=dict)
     #: Attempts that were stopped before they were launched here.
     stopped: set[str] = field(default_factory=set)

@@ -12,7 +12,7 @@ from typing import Any
 from sliceform.controller.errors import UnpicklableFunctionError
 from sliceform.controller.model.events import HostNoticed, NoticeWithdrawn
 from sliceform.controller.on_host.parcel import wrap
-from sliceform.controller.ray_backend.lives import Agent
+from sliceform.controller.ray_backend.lives import AgentHandle
 from sliceform.controller.ray_backend.session import Answer, Session
 
 
@@ -22,25 +22,25 @@ class Notices:
     def __init__(
         self,
         session: Session,
-        failed: Callable[[Agent, BaseException], None],
-        confirm: Callable[[Agent, str], bool],
+        failed: Callable[[AgentHandle, BaseException], None],
+        confirm: Callable[[AgentHandle, str], bool],
     ) -> None:
         """Take where to report, whom to tell of a call that failed, and who confirms that a source means a notice."""
         self._session = session
         self._failed = failed
         self._confirm = confirm
 
-    def open(self, agent: Agent) -> None:
+    def open(self, agent: AgentHandle) -> None:
         """Open the call to an agent that has none; after a failure, open it again."""
         if agent.serves:
             self._session.when_done(agent.actor.notices.remote(agent.notices), partial(self._told, agent))
 
-    def tell_again(self, agent: Agent) -> None:
+    def tell_again(self, agent: AgentHandle) -> None:
         """Report once more what stands."""
         for source, deadline in agent.notices.items():
             self._session.post(HostNoticed(agent.slice_id, agent.rank, source, deadline))
 
-    def _told(self, agent: Agent, answer: Answer) -> None:
+    def _told(self, agent: AgentHandle, answer: Answer) -> None:
         if not agent.serves:
             return
         error = answer.exception()

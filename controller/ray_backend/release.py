@@ -19,7 +19,7 @@ from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import kill
 from sliceform.controller.ray_backend.endings import Endings
 from sliceform.controller.ray_backend.failures import words
-from sliceform.controller.ray_backend.lives import Agent, Holding, Stage
+from sliceform.controller.ray_backend.lives import AgentHandle, Holding, Stage
 from sliceform.controller.ray_backend.session import Answer, Session
 from sliceform.states.effects import Effect
 
@@ -145,7 +145,7 @@ def _works(holding: Holding) -> bool:
     return any(holding.agents[task.rank].serves for _, task in holding.working())
 
 
-def _left(leaving: set[int], agent: Agent, _: Answer) -> None:
+def _left(leaving: set[int], agent: AgentHandle, _: Answer) -> None:
     leaving.discard(agent.rank)
 
 

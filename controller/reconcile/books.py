@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from sliceform.controller.model.events import PROCESS_LOSSES, Loss
+from sliceform.controller.model.events import PROCESS_LOSSES
 from sliceform.controller.reconcile import requests
 from sliceform.controller.reconcile.decide.fold import fold_node
-from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.life import Life, Loss
 from sliceform.controller.reconcile.decide.policy import Vacancy
 from sliceform.controller.reconcile.decide.run import Departure, Left
 from sliceform.controller.reconcile.decide.step import Step

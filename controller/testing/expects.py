@@ -87,7 +87,7 @@ class Expect:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Expectable:
     """One kind of thing that can be expected."""
 
     #: Says what there is instead; empty if it is as expected.
@@ -249,21 +249,21 @@ def _error_and_input(given: Iterable[str]) -> list[Any]:
 
 
 #: All that can be expected, by the word after `expect`.
-KINDS: dict[str, Kind] = {
-    "run": Kind(_run, "RUN STATE", _each(str, str)),
-    "attempts": Kind(_attempts, "RUN SIZE[:OUTCOME]...", _run_and_attempts),
-    "listed": Kind(_listed, "RUN COUNT", _each(str, _count)),
-    "charged": Kind(_charged, "RUN PREEMPTIONS FAILURES", _each(str, int, int)),
-    "detail": Kind(_detail, "RUN COUNT", _each(str, _count)),
-    "result": Kind(_result, "RUN ~|!~ TEXT", _key_and_text),
-    "slice": Kind(_slice, "SLICE STATE|gone", _each(str, str)),
-    "slices": Kind(_slices, "COUNT STATE", _each(_count, str)),
-    "changes": Kind(_changes, "COUNT TRIGGER", _each(_count, str)),
-    "since": Kind(_since, "SLICE SECONDS", _each(str, words.seconds)),
-    "avoided": Kind(_avoided, "COUNT", _each(_count)),
-    "kept": Kind(_kept, "COUNT", _each(_count)),
-    "why": Kind(_why, "SLICE|RUN|fleet ~|!~ TEXT", _key_and_text),
-    "rest": Kind(_rest, "", _each()),
-    "settled": Kind(_settled, "", _each()),
-    "refused": Kind(_refused, "ERROR INPUT...", _error_and_input),
+KINDS: dict[str, Expectable] = {
+    "run": Expectable(_run, "RUN STATE", _each(str, str)),
+    "attempts": Expectable(_attempts, "RUN SIZE[:OUTCOME]...", _run_and_attempts),
+    "listed": Expectable(_listed, "RUN COUNT", _each(str, _count)),
+    "charged": Expectable(_charged, "RUN PREEMPTIONS FAILURES", _each(str, int, int)),
+    "detail": Expectable(_detail, "RUN COUNT", _each(str, _count)),
+    "result": Expectable(_result, "RUN ~|!~ TEXT", _key_and_text),
+    "slice": Expectable(_slice, "SLICE STATE|gone", _each(str, str)),
+    "slices": Expectable(_slices, "COUNT STATE", _each(_count, str)),
+    "changes": Expectable(_changes, "COUNT TRIGGER", _each(_count, str)),
+    "since": Expectable(_since, "SLICE SECONDS", _each(str, words.seconds)),
+    "avoided": Expectable(_avoided, "COUNT", _each(_count)),
+    "kept": Expectable(_kept, "COUNT", _each(_count)),
+    "why": Expectable(_why, "SLICE|RUN|fleet ~|!~ TEXT", _key_and_text),
+    "rest": Expectable(_rest, "", _each()),
+    "settled": Expectable(_settled, "", _each()),
+    "refused": Expectable(_refused, "ERROR INPUT...", _error_and_input),
 }

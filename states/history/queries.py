@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LOSING = frozenset({"preempt", "expire", "drain"})
 
 
-class Attempts(Protocol):
+class AttemptSource(Protocol):
     """Where a history keeps the attempts of runs."""
 
     def of(self, run: str | None = None) -> tuple[AttemptRecord, ...]:
@@ -77,7 +77,7 @@ class HistoryQueries(ABC):
     """
 
     #: The attempts of runs, beside the changes that tell of them.
-    attempts: Attempts
+    attempts: AttemptSource
 
     @abstractmethod
     def window(self) -> tuple[dict[str, str], Story]:

@@ -13,13 +13,13 @@ import structlog
 
 from sliceform.controller.api.controller import SliceController
 from sliceform.controller.api.run import Run
-from sliceform.controller.model.events import HostView, Loss, Outcome, OutcomeKind, SliceView
+from sliceform.controller.model.events import Outcome, OutcomeKind
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.model.sizes import Desired, parse_sizes
 from sliceform.controller.model.status import SliceStatus
 from sliceform.controller.reconcile.decide.fleet import Fleet
-from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.life import HostView, Life, Loss, SliceView
 from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
 from sliceform.controller.reconcile.decide.run import RunOptions, RunRecord
 from sliceform.controller.testing import FakeClock, FaultyBackend, SimBackend

@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from sliceform.controller.model.effects import AttemptSpec
-from sliceform.controller.model.events import PROCESS_LOSSES, Loss, Node, Outcome, OutcomeKind
+from sliceform.controller.model.events import PROCESS_LOSSES, Node, Outcome, OutcomeKind
 from sliceform.controller.model.run_options import RunOptions
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.commit import commit
-from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.life import Life, Loss
 from sliceform.controller.reconcile.decide.run import (
     Attempt,
     Clear,

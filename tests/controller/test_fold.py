@@ -14,7 +14,6 @@ from sliceform.controller.model.events import (
     HostLost,
     HostNoticed,
     Node,
-    Notice,
     NoticeWithdrawn,
     Outcome,
     OutcomeKind,
@@ -27,7 +26,7 @@ from sliceform.controller.model.events import (
     SliceEvent,
 )
 from sliceform.controller.reconcile.decide.fold import fold, fold_node
-from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.life import Life, Notice
 from sliceform.states.reasons import Reason
 
 LIFE, KEY = "slice-1", "run-1/1"

@@ -8,11 +8,10 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from sliceform.controller.model.effects import AttemptSpec
-from sliceform.controller.model.events import Notice
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.sizes import Desired, parse_sizes
 from sliceform.controller.reconcile.decide.fleet import Fleet
-from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.life import Life, Notice
 from sliceform.controller.reconcile.decide.plan import plan
 from sliceform.controller.reconcile.decide.policy import Backoff, Pause, Places, Vacancy
 from sliceform.controller.reconcile.decide.run import Attempt, Ended, RunOptions, RunRecord, Verdict

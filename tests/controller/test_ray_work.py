@@ -18,7 +18,7 @@ from sliceform.controller.on_host.parcel import Parcel
 from sliceform.controller.ray_backend import endings, outcomes
 from sliceform.controller.ray_backend.attempts import Attempts
 from sliceform.controller.ray_backend.endings import Endings
-from sliceform.controller.ray_backend.lives import Agent, Holding, Stage
+from sliceform.controller.ray_backend.lives import AgentHandle, Holding, Stage
 from sliceform.controller.ray_backend.pack import Packed
 from sliceform.controller.ray_backend.shipped import Shipped
 from sliceform.states.reasons import Reason
@@ -55,7 +55,7 @@ class World:
         self.posted: list[Any] = []
         self.lost: list[tuple[int, Reason]] = []
         self._jobs: list[Callable[[], None]] = []
-        self.agents = tuple(Agent("slice-1", rank, self.actor()) for rank in range(SHAPE.hosts))
+        self.agents = tuple(AgentHandle("slice-1", rank, self.actor()) for rank in range(SHAPE.hosts))
         self.holding = Holding("slice-1", SHAPE, reserved=Reserved("slice-1", None, ("n0", "n1")), agents=self.agents)
         fleet = SimpleNamespace(label="f", incarnation="i", settings=Settings(**settings))
         session = SimpleNamespace(fleet=fleet, post=self.posted.append, io=self, when_done=self.when_done)
@@ -83,7 +83,7 @@ class World:
     def when_done(self, ref: Any, then: Callable[[Any], None]) -> None:
         ref.future().add_done_callback(lambda answer: self.put(partial(then, answer)))
 
-    def lose(self, agent: Agent, reason: Reason, _: str) -> None:
+    def lose(self, agent: AgentHandle, reason: Reason, _: str) -> None:
         agent.closed = True
         self.lost.append((agent.rank, reason))
 
@@ -189,7 +189,7 @@ class Running(World):
         where.append(future)
         return SimpleNamespace(future=lambda: future)
 
-    def doubt(self, _: Agent, then: Callable[[bool], None]) -> None:
+    def doubt(self, _: AgentHandle, then: Callable[[bool], None]) -> None:
         self.put(partial(then, False))  # noqa: FBT003 - the raylet does not refuse connections
 
     def die(self, rank: int) -> list[Any]:

@@ -7,13 +7,13 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from sliceform.controller.model.events import Loss, Outcome, OutcomeKind
+from sliceform.controller.model.events import Outcome, OutcomeKind
 from sliceform.controller.model.finding import Finding
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.model.sizes import Desired
 from sliceform.controller.reconcile.commit import commit
-from sliceform.controller.reconcile.decide.life import Life, Limits
+from sliceform.controller.reconcile.decide.life import Life, Limits, Loss
 from sliceform.controller.reconcile.decide.step import Step
 from sliceform.controller.reconcile.decide.sync import FOREVER, due, sync
 from sliceform.controller.reconcile.ledger import Ledger

@@ -21,7 +21,7 @@ from sliceform.states import (
     Selection,
     Story,
 )
-from sliceform.states.history.queries import Attempts
+from sliceform.states.history.queries import AttemptSource
 
 log = structlog.get_logger(__name__)
 
@@ -131,7 +131,7 @@ class _Memory(HistoryQueries):
         self._history = history
         self._base = base
         self._changes = changes
-        self.attempts: Attempts = history.attempts
+        self.attempts: AttemptSource = history.attempts
 
     def window(self) -> tuple[dict[str, str], Story]:
         return dict(self._base), self._changes

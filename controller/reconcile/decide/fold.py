@@ -17,8 +17,6 @@ from sliceform.controller.model.events import (
     Explained,
     HostLost,
     HostNoticed,
-    HostView,
-    Loss,
     Node,
     NoticeWithdrawn,
     Notified,
@@ -31,7 +29,7 @@ from sliceform.controller.model.events import (
     SliceEvent,
 )
 from sliceform.controller.model.finding import same
-from sliceform.controller.reconcile.decide.life import Life
+from sliceform.controller.reconcile.decide.life import HostView, Life, Loss
 from sliceform.states.reasons import Reason
 
 #: The source of notices that come with the node table.

@@ -1,16 +1,85 @@
-"""One life of one slice as the loop holds it: its record, what was observed of it, and when it was heard."""
+"""One life of one slice as the loop holds it: its record, all that is known of it, and when it was heard."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sliceform.controller.model.effects import Reserve
-from sliceform.controller.model.events import HostView, Notice, SliceView
+from sliceform.controller.model.events import Outcome
 from sliceform.controller.model.finding import Finding
 from sliceform.controller.reconcile.decide.policy import Vacancy
+from sliceform.states.reasons import Reason
 from sliceform.states.records import HostRecord, SliceRecord
 from sliceform.states.slices import SliceState
+
+
+class Loss(NamedTuple):
+    """Why a host counts as lost."""
+
+    reason: Reason
+    detail: str
+
+
+class Notice(NamedTuple):
+    """A merged preemption notice: the earliest deadline of all sources that still stand."""
+
+    source: str
+    deadline_epoch_s: float | None
+
+
+@dataclass(slots=True)
+class HostView:
+    """All that is known of one host of one life."""
+
+    node_id: str | None = None
+    #: What the agent said: node id, devices; None until it has answered.
+    agent_node: str | None = None
+    devices: int = 0
+    address: str = ""
+    agent_pid: int = 0
+    failed: str | None = None
+    lost: Loss | None = None
+    notices: dict[str, float | None] | None = None
+    #: Attempt whose process is known alive; attempt whose processes are known gone.
+    alive: str | None = None
+    gone: str | None = None
+
+    @property
+    def notice(self) -> Notice | None:
+        """The notices of all sources as one: union of sources, earliest deadline."""
+        if not self.notices:
+            return None
+        known = [deadline for deadline in self.notices.values() if deadline]
+        return Notice("+".join(sorted(self.notices)), min(known) if known else None)
+
+
+@dataclass(slots=True)
+class SliceView:
+    """All that is known of one life; written by the loop's thread alone."""
+
+    slice_id: str
+    hosts: tuple[HostView, ...]
+    reserved: bool = False
+    place: str | None = None
+    head_node: str | None = None
+    refused: str | None = None
+    released: bool = False
+    #: What keeps it from being placed; None if nobody was asked.
+    held_up: tuple[Finding, ...] | None = None
+    lost: Loss | None = None
+    #: The attempt whose work has been told to stop, and by when, epoch seconds.
+    told: tuple[str, float | None] | None = None
+    #: Outcome per (attempt, rank) of the attempt that the slice runs.
+    outcomes: dict[tuple[str, int], Outcome] = field(default_factory=dict)
+    #: Raised by every fold that changed something.
+    version: int = 0
+
+    @property
+    def nodes(self) -> tuple[str | None, ...]:
+        """Frozen node ids by host rank."""
+        return tuple(host.node_id for host in self.hosts)
 
 
 @dataclass(slots=True, eq=False)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sliceform.controller.model.events import HostView, Loss, Notice
 from sliceform.controller.model.finding import same, write
-from sliceform.controller.reconcile.decide.life import Life, Limits
+from sliceform.controller.reconcile.decide.life import HostView, Life, Limits, Loss, Notice
 from sliceform.controller.reconcile.decide.step import Step
 from sliceform.states.hosts import HostState, HostTrigger
 from sliceform.states.reasons import Reason

@@ -25,7 +25,7 @@ from sliceform.controller.model.events import Explained, NodesSeen, ObservationF
 from sliceform.controller.model.functions import check_function
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.testing.fake_clock import FakeClock
-from sliceform.controller.testing.sim.beats import Beats
+from sliceform.controller.testing.sim.beats import SimBeats
 from sliceform.controller.testing.sim.controls import SimControls
 from sliceform.controller.testing.sim.explain import explain
 from sliceform.controller.testing.sim.lives import SimHolding
@@ -61,7 +61,7 @@ class SimBackend(SimControls):
         self._seed = seed
         self._fleet: FleetIdentity | None = None
         self._sink: Sink | None = None
-        self._beats = Beats(self.timings.beat_s or 1.0, seed)
+        self._beats = SimBeats(self.timings.beat_s or 1.0, seed)
         self._nodes_every_s = self.timings.nodes_every_s
         self._next_read = 0.0
         self._names_taken: set[str] = set()
@@ -92,7 +92,7 @@ class SimBackend(SimControls):
             self._fleet = fleet
             self._sink = sink
             self._nodes_every_s = self.timings.nodes_every_s or fleet.settings.nodes_every_s
-            self._beats = Beats(self.timings.beat_s or fleet.settings.beat_s, self._seed)
+            self._beats = SimBeats(self.timings.beat_s or fleet.settings.beat_s, self._seed)
             self._next_read = self.clock.monotonic()
 
     def submit(self, request: EffectRequest) -> None:

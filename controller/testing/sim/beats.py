@@ -10,7 +10,7 @@ from sliceform.controller.model.backend import Sink
 from sliceform.controller.testing.sim.lives import SimLife
 
 
-class Beats:
+class SimBeats:
     """All agents of one life beat together.
 
     Lives are spread over the interval, so that no tick has to carry them all.

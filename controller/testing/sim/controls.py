@@ -12,7 +12,7 @@ from sliceform.controller.model.clock import Clock
 from sliceform.controller.model.events import Event
 from sliceform.controller.model.shapes import SliceShape
 from sliceform.controller.testing.sim.cluster import SimCluster, SimNode
-from sliceform.controller.testing.sim.engine import Engine
+from sliceform.controller.testing.sim.engine import SimEngine
 from sliceform.controller.testing.sim.lives import SimHolding, audit
 from sliceform.controller.testing.sim.timeline import Timeline
 from sliceform.controller.testing.sim.timings import SimTimings
@@ -32,7 +32,7 @@ class SimControls:
         self._told: list[Event] = []
         self._cluster = SimCluster(shape)
         self._timeline = Timeline(clock.monotonic(), timings, seed)
-        self._engine = Engine(self._cluster, self._timeline, self._told)
+        self._engine = SimEngine(self._cluster, self._timeline, self._told)
         self._observation_fails = False
 
     def add_slice(self, name: str | None = None, *, shape: SliceShape | None = None) -> str:

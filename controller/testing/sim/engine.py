@@ -25,7 +25,7 @@ from sliceform.controller.testing.sim.timeline import Timeline
 from sliceform.states.reasons import Reason
 
 
-class Engine:
+class SimEngine:
     """Groups and agents of all lives; what becomes of them is collected in `told`."""
 
     def __init__(self, cluster: SimCluster, timeline: Timeline, told: list[Event]) -> None:

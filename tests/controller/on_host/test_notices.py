@@ -55,16 +55,16 @@ def server() -> Iterator[MetadataServers]:
 
 
 @pytest.fixture
-def watch(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., notices.Watch]]:
+def watch(standing: Standing, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., notices.NoticeWatch]]:
     """Begin to watch; with `host`, the metadata server there."""
-    started: list[notices.Watch] = []
+    started: list[notices.NoticeWatch] = []
 
-    def begin(host: str | None = None, **options: Any) -> notices.Watch:
+    def begin(host: str | None = None, **options: Any) -> notices.NoticeWatch:
         for name in ("GCE_METADATA_ROOT", "GCE_METADATA_HOST"):
             monkeypatch.delenv(name, raising=False)
         if host is not None:
             monkeypatch.setenv("GCE_METADATA_HOST", host)
-        started.append(notices.Watch(standing, metadata=host is not None, product=Path("/none"), **options))
+        started.append(notices.NoticeWatch(standing, metadata=host is not None, product=Path("/none"), **options))
         return started[-1]
 
     yield begin
@@ -142,9 +142,9 @@ class TestMetadataServer:
         self, standing: Standing, server: MetadataServers, watch: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reads: list[str] = []
-        take = notices.Watch._take
+        take = notices.NoticeWatch._take
         monkeypatch.setattr(
-            notices.Watch, "_take", lambda self, source, value: (reads.append(value), take(self, source, value))
+            notices.NoticeWatch, "_take", lambda self, source, value: (reads.append(value), take(self, source, value))
         )
         watch(server.add("a"), patience=notices.Patience(hold_s=0.02, pause_s=lambda _: 0.01))
         server.set("a", PREEMPTED, "TRUE")
@@ -220,7 +220,7 @@ class TestWhereThereIsNoServer:
         address = "127.0.0.1:9" if other == "nobody" else f"127.0.0.1:{server.server_address[1]}"
         monkeypatch.setenv("GCE_METADATA_IP", address)
         patience = notices.Patience(connect_s=0.2)
-        watching = notices.Watch(standing, metadata=False, patience=patience, product=Path("/none"))
+        watching = notices.NoticeWatch(standing, metadata=False, patience=patience, product=Path("/none"))
         watching._watch_metadata()
         assert len(server.asked) <= 1
         assert caplog.text.count("no GCE metadata server") == 1
@@ -231,14 +231,14 @@ class TestWhereThereIsNoServer:
     ) -> None:
         monkeypatch.setenv("GCE_METADATA_IP", server.add("a"))
         watched: list[tuple[str, str]] = []
-        monkeypatch.setattr(notices.Watch, "_watch_key", lambda _, host, source: watched.append((host, source)))
-        notices.Watch(standing, metadata=True, product=Path("/none"))
+        monkeypatch.setattr(notices.NoticeWatch, "_watch_key", lambda _, host, source: watched.append((host, source)))
+        notices.NoticeWatch(standing, metadata=True, product=Path("/none"))
         until(lambda: len(watched) == 2)
         assert set(watched) == {("metadata.google.internal", source) for source in notices._KEYS}
 
     def test_it_is_not_looked_for_when_turned_off(self, standing: Standing) -> None:
         before = threading.active_count()
-        notices.Watch(standing, metadata=False)
+        notices.NoticeWatch(standing, metadata=False)
         assert threading.active_count() == before
 
     @pytest.mark.parametrize(("product", "google"), [("Google Compute Engine\n", True), ("KVM\n", False)])
