@@ -4,7 +4,7 @@ Everything here is pure: no I/O, no clock, no thread, no logging.
 """
 
 from sliceform.states.attempts import ATTEMPT_TABLE, AttemptState, AttemptTrigger
-from sliceform.states.couplings import COUPLINGS, Coupling, Couplings, Whose
+from sliceform.states.couplings import COUPLINGS, TABLES, Coupling, Couplings, Whose
 from sliceform.states.diagram import explain, markdown_table, mermaid
 from sliceform.states.effects import Effect
 from sliceform.states.errors import (
@@ -36,6 +36,7 @@ __all__ = [
     "LIVE",
     "RUN_TABLE",
     "SLICE_TABLE",
+    "TABLES",
     "AttemptLog",
     "AttemptRecord",
     "AttemptState",

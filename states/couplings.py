@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sliceform.states.attempts import ATTEMPT_TABLE, AttemptTrigger
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from sliceform.states.table import TransitionTable
+
+
+#: All tables, by the kind of record that each moves.
+TABLES: Mapping[str, TransitionTable[Any, Any]] = MappingProxyType(
+    {table.name: table for table in (SLICE_TABLE, HOST_TABLE, RUN_TABLE, ATTEMPT_TABLE)}
+)
 
 
 class Whose(StrEnum):

@@ -8,15 +8,16 @@ import click
 
 from sliceform.controller.cli import screen
 from sliceform.controller.cli.parts import Command, OneOf, as_json
-from sliceform.states import HOST_TABLE, SLICE_TABLE, HostState, Row, SliceState, markdown_table, mermaid
+from sliceform.states import TABLES, Row, markdown_table, mermaid
 from sliceform.states import explain as explained
 
 #: How `explain` is asked about a record before its entry.
 _BEFORE_ENTRY = "new"
+_STATES = dict.fromkeys(str(row.source) for table in TABLES.values() for row in table.rows if row.source is not None)
 
 
 @click.command(cls=Command)
-@click.argument("table", type=OneOf(["slice", "host"]), default="slice")
+@click.argument("table", type=OneOf(list(TABLES)), default="slice")
 @click.option(
     "--format",
     "form",
@@ -27,35 +28,35 @@ _BEFORE_ENTRY = "new"
 )
 @as_json
 def diagram(table: str, form: str, *, as_json: bool) -> int:
-    """Draw the transition table that slices, or hosts, run on."""
-    rows = SLICE_TABLE.rows if table == "slice" else HOST_TABLE.rows
+    """Draw the transition table that slices run on, or hosts, runs, or attempts."""
     if as_json:
-        screen.show_json([_row(row) for row in rows])
+        screen.show_json([_row(row) for row in TABLES[table].rows])
         return 0
     draw = mermaid if form == "mermaid" else markdown_table
-    click.echo(draw(SLICE_TABLE) if table == "slice" else draw(HOST_TABLE), nl=False)
+    click.echo(draw(TABLES[table]), nl=False)
     return 0
 
 
 @click.command(cls=Command)
-@click.argument("state", type=OneOf([*(state.value for state in SliceState), _BEFORE_ENTRY]), metavar="STATE")
-@click.option("--of", "of", type=OneOf(["slice", "host"]), help="Only that; by default both.")
+@click.argument("state", type=OneOf([*_STATES, _BEFORE_ENTRY]), metavar="STATE")
+@click.option("--of", "of", type=OneOf(list(TABLES)), help="Only that; by default all that can be in STATE.")
 @as_json
 def explain(state: str, of: str | None, *, as_json: bool) -> int:
-    """Say what may happen to a slice or a host in STATE, for example running, or new; and when."""
-    slice_state = None if state == _BEFORE_ENTRY else SliceState(state)
-    host_state = None if state == _BEFORE_ENTRY else HostState(state)
+    """Say what may happen to a slice, host, run or attempt in STATE, for example running, or new; and when."""
+    source = None if state == _BEFORE_ENTRY else state
+    tables = {
+        kind: table
+        for kind, table in TABLES.items()
+        if of in {None, kind} and any(row.source == source for row in table.rows)
+    }
+    if not tables:
+        raise click.BadParameter(f"nothing happens to {'an' if of == 'attempt' else 'a'} {of} in {state}")
     if as_json:
-        rows: dict[str, list[dict[str, object]]] = {}
-        if of != "host":
-            rows["slice"] = [_row(row) for row in SLICE_TABLE.rows if row.source == slice_state]
-        if of != "slice":
-            rows["host"] = [_row(row) for row in HOST_TABLE.rows if row.source == host_state]
-        screen.show_json(rows)
+        screen.show_json(
+            {kind: [_row(row) for row in table.rows if row.source == source] for kind, table in tables.items()}
+        )
         return 0
-    texts = [] if of == "host" else [explained(SLICE_TABLE, slice_state)]
-    texts += [] if of == "slice" else [explained(HOST_TABLE, host_state)]
-    click.echo("\n".join(texts), nl=False)
+    click.echo("\n".join(explained(table, source) for table in tables.values()), nl=False)
     return 0
 
 

@@ -19,13 +19,12 @@ from sliceform.controller.reconcile.decide.life import Limits
 from sliceform.controller.reconcile.decide.place_map import Outlook, PlaceMap
 from sliceform.controller.reconcile.decide.policy import Backoff, Places
 from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
-from sliceform.states import ATTEMPT_TABLE, HOST_TABLE, RUN_TABLE, SLICE_TABLE, AttemptRecord, History, HostEnd
+from sliceform.states import TABLES, AttemptRecord, History, HostEnd
 from sliceform.states.machine import Engine
 from sliceform.states.reasons import Reason
 from sliceform.states.records import HostRecord, SliceRecord
-from sliceform.states.table import Row, TransitionTable
+from sliceform.states.table import Row
 
-_TABLES: tuple[TransitionTable[Any, Any], ...] = (SLICE_TABLE, HOST_TABLE, RUN_TABLE, ATTEMPT_TABLE)
 #: Everything that a table moves, with the name of its table.
 Record = SliceRecord | HostRecord | RunRecord | Attempt
 _KINDS = {SliceRecord: "slice", HostRecord: "host", RunRecord: "run", Attempt: "attempt"}
@@ -163,4 +162,4 @@ class Ledger:
 
 def engines_of(history: History) -> Mapping[str, Engine[Any, Any]]:
     """Return an engine for every table, all of which write into this history."""
-    return {table.name: Engine(table, history) for table in _TABLES}
+    return {kind: Engine(table, history) for kind, table in TABLES.items()}

@@ -6,11 +6,10 @@ running controller can log them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sliceform.states.attempts import ATTEMPT_TABLE
-from sliceform.states.couplings import COUPLINGS, Coupling, Whose
-from sliceform.states.hosts import HOST_TABLE
+from sliceform.states.couplings import COUPLINGS, TABLES, Coupling, Whose
 from sliceform.states.runs import RUN_TABLE
 from sliceform.states.slices import SLICE_TABLE
 
@@ -18,12 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from sliceform.states.history.changes import Change
-    from sliceform.states.table import TransitionTable
 
-_TABLES: tuple[TransitionTable[Any, Any], ...] = (SLICE_TABLE, HOST_TABLE, RUN_TABLE, ATTEMPT_TABLE)
 #: Where each legal (source, trigger) leads, by kind of record; in plain strings, as in a history.
 _EDGES: dict[str, dict[tuple[str | None, str], str | None]] = {
-    table.name: {(row.source, row.trigger): row.dest for row in table.rows} for table in _TABLES
+    table.name: {(row.source, row.trigger): row.dest for row in table.rows} for table in TABLES.values()
 }
 #: What `History.window` gives no states of before its first change.
 _WITHOUT_BASE = frozenset({RUN_TABLE.name, ATTEMPT_TABLE.name})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sliceform.controller.cli import app, main
-from sliceform.states import HOST_TABLE, SLICE_TABLE, SliceState, mermaid
+from sliceform.states import SLICE_TABLE, TABLES, SliceState, mermaid
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
@@ -71,10 +71,11 @@ def test_wrong_arguments_are_named_with_what_may_have_been_meant(
 
 def test_diagram_draws_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(capsys, "diagram") == (0, mermaid(SLICE_TABLE), "")
-    assert run(capsys, "diagram", "host") == (0, mermaid(HOST_TABLE), "")
-    _, table, _ = run(capsys, "diagram", "slice", "--format", "table")
-    assert table.startswith("| trigger | kind | from |")
-    assert all(f"`{row.trigger}`" in table for row in SLICE_TABLE.rows)
+    for kind, table in TABLES.items():
+        assert run(capsys, "diagram", kind) == (0, mermaid(table), "")
+    _, drawn, _ = run(capsys, "diagram", "slice", "--format", "table")
+    assert drawn.startswith("| trigger | kind | from |")
+    assert all(f"`{row.trigger}`" in drawn for row in SLICE_TABLE.rows)
 
 
 @pytest.mark.parametrize("state", [*SliceState, "new", "RUNNING"])
@@ -91,6 +92,9 @@ def test_explain_can_be_asked_for_one_of_them(capsys: pytest.CaptureFixture[str]
     assert "A host in" not in out
     _, out, _ = run(capsys, "explain", "new", "--of", "host")
     assert out.startswith("A host in [*] may go\n  to pending by create")
+    assert run(capsys, "explain", "waiting") == run(capsys, "explain", "waiting", "--of", "run")
+    code, _, err = run(capsys, "explain", "waiting", "--of", "attempt")
+    assert (code, "nothing happens to an attempt in waiting" in err) == (2, True)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,14 @@
-"""Writes the generated tables of the docs anew; run it after changing settings, metrics or what is logged."""
+"""Writes the generated blocks of the docs anew; run it after changing settings, metrics, tables or what is logged."""
 
 import ast
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from sliceform.controller import Settings
 from sliceform.controller.model.metrics import METRICS, Metric, MetricKind
+from sliceform.states import COUPLINGS, TABLES, markdown_table, mermaid
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -65,22 +68,38 @@ def _without(path: Path, block: str) -> str:
     return re.sub(rf"<!-- generated:{block} -->.*?<!-- /generated -->", "", path.read_text("utf-8"), flags=re.DOTALL)
 
 
-#: By page: the name of its block, and what makes it.
-TABLES = {
-    "configuration.md": ("settings", settings),
-    "logging.md": ("events", events),
-    "metrics.md": ("metrics", metrics),
+def couplings() -> str:
+    """One row per coupling of the tables."""
+    lines = ["| when a | does | then | do | because |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row.table.name} | `{row.trigger}` | {row.whose} | `{row.then}` | {row.doc} |" for row in COUPLINGS.rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+#: By page: its blocks, and what makes each.
+BLOCKS: dict[str, dict[str, Callable[[], str]]] = {
+    "configuration.md": {"settings": settings},
+    "logging.md": {"events": events},
+    "metrics.md": {"metrics": metrics},
+    "states.md": {
+        "couplings": couplings,
+        **{f"{kind}-diagram": partial("```mermaid\n{}```\n".format, mermaid(table)) for kind, table in TABLES.items()},
+        **{f"{kind}-table": partial(markdown_table, table) for kind, table in TABLES.items()},
+    },
 }
 
 
 def render(name: str, page: str) -> str:
-    """Write a page's table anew and leave the rest of the page alone."""
-    block, table = TABLES[name]
-    found = re.compile(rf"(<!-- generated:{block} -->\n).*?(<!-- /generated -->)", re.DOTALL)
-    return found.sub(lambda marks: f"{marks[1]}{table()}{marks[2]}", page)
+    """Write the blocks of a page anew and leave the rest of the page alone; a block that is not there fails."""
+    for block, make in BLOCKS[name].items():
+        found = re.compile(rf"(<!-- generated:{block} -->\n).*?(<!-- /generated -->)", re.DOTALL)
+        page, count = found.subn(lambda marks, make=make: f"{marks[1]}{make()}{marks[2]}", page)
+        assert count == 1, f"{name} has {count} blocks {block!r}"
+    return page
 
 
 if __name__ == "__main__":
-    for name in TABLES:
+    for name in BLOCKS:
         path = DOCS / name
         path.write_text(render(name, path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -10,6 +10,7 @@ import pytest
 from sliceform.controller.follow.log import _EVENTS
 
 ROOT = Path(__file__).parents[2]
+GENERATOR = runpy.run_path(str(Path(__file__).with_name("generate_docs.py")))
 
 
 def page(name: str) -> str:
@@ -26,14 +27,19 @@ def rows(text: str, heading: str) -> set[str]:
     return set(re.findall(r"^\| `([\w-]+)` \|", section, re.MULTILINE))
 
 
-@pytest.mark.parametrize("name", ["configuration.md", "logging.md", "metrics.md"])
-def test_generated_tables_are_current(name: str) -> None:
+@pytest.mark.parametrize("name", GENERATOR["BLOCKS"])
+def test_generated_blocks_are_current(name: str) -> None:
     """If this fails, run tests/docs/generate_docs.py."""
-    generator = runpy.run_path(str(Path(__file__).with_name("generate_docs.py")))
-    assert set(generator["TABLES"]) == {"configuration.md", "logging.md", "metrics.md"}
     text = page(name)
-    assert generator["TABLES"][name][1]() in text
-    assert generator["render"](name, text) == text
+    assert set(re.findall(r"<!-- generated:([\w-]+) -->", text)) == GENERATOR["BLOCKS"][name].keys()
+    assert GENERATOR["render"](name, text) == text
+
+
+def test_only_the_blocks_of_a_page_are_written() -> None:
+    text = page("metrics.md")
+    stale = re.sub(r"(?s)(generated:metrics -->\n).*?(<!-- /generated)", r"\1old\n\2", text)
+    assert stale != text
+    assert GENERATOR["render"]("metrics.md", stale) == text
 
 
 def test_every_code_of_why_is_told() -> None:
@@ -45,7 +51,7 @@ def test_log_events_that_are_told_exist() -> None:
     told = rows(page("logging.md"), "The events of the history")
     assert told == {*_EVENTS.values(), "attempt_started", "attempt_ended", "changes_missed"}
     others = rows(page("logging.md"), "Other events")
-    logged = runpy.run_path(str(Path(__file__).with_name("generate_docs.py")))["logged"]()
+    logged = GENERATOR["logged"]()
     assert others == set(logged) - told
 
 

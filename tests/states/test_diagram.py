@@ -5,21 +5,16 @@ import re
 import pytest
 
 from sliceform.states import (
-    ATTEMPT_TABLE,
-    COUPLINGS,
-    HOST_TABLE,
-    RUN_TABLE,
     SLICE_TABLE,
+    TABLES,
     AttemptState,
     Effect,
     RunState,
-    SliceformError,
     SliceState,
     explain,
     markdown_table,
     mermaid,
 )
-from sliceform.states.diagram import render_page
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +23,7 @@ def page(request):
     return (request.config.rootpath / "docs" / "states.md").read_text(encoding="utf-8")
 
 
-TABLES = (SLICE_TABLE, HOST_TABLE, RUN_TABLE, ATTEMPT_TABLE)
-each = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+each = pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
 
 
 def outside(state):
@@ -89,16 +83,6 @@ def test_every_doc_is_a_sentence(table):
         assert re.fullmatch(r"[A-Z].*\.", row.doc)
 
 
-def test_the_page_is_current(page):
-    """If this fails, run tests/states/generate_docs.py."""
-    assert render_page(page) == page
-    for table in TABLES:
-        assert mermaid(table) in page
-        assert markdown_table(table) in page
-    for row in COUPLINGS.rows:
-        assert f"| {row.table.name} | `{row.trigger}` | {row.whose} | `{row.then}` | {row.doc} |" in page
-
-
 def test_the_page_tells_every_state_and_effect_of_the_tables(page):
     """What is written by hand on the page is complete too."""
     for word in (*SliceState, *RunState, *AttemptState, *Effect):
@@ -114,20 +98,3 @@ def test_the_example_on_the_page_prints_what_it_says(page, capsys):
     printed = capsys.readouterr().out
     (expected,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
     assert printed == expected + explain(SLICE_TABLE, SliceState.RUNNING) + "\n"
-
-
-def test_only_the_blocks_of_a_page_are_written():
-    """Text around them stays, and writing twice changes nothing."""
-    old = "Before.\n<!-- generated:host-table -->\nold\n<!-- /generated -->\nAfter.\n"
-    new = render_page(old)
-    assert new.startswith("Before.\n")
-    assert new.endswith("\nAfter.\n")
-    assert "old" not in new
-    assert markdown_table(HOST_TABLE) in new
-    assert render_page(new) == new
-
-
-def test_an_unknown_block_is_refused():
-    """A misspelt name is not left standing empty."""
-    with pytest.raises(SliceformError, match="'hots-table'"):
-        render_page("<!-- generated:hots-table -->\n<!-- /generated -->")

@@ -7,10 +7,9 @@ from dataclasses import dataclass, fields
 import pytest
 
 from sliceform.states import (
-    ATTEMPT_TABLE,
     HOST_TABLE,
-    RUN_TABLE,
     SLICE_TABLE,
+    TABLES,
     History,
     HostRecord,
     HostState,
@@ -22,7 +21,6 @@ from sliceform.states import (
 )
 from sliceform.states.machine import Engine
 
-TABLES = {table.name: table for table in (SLICE_TABLE, HOST_TABLE, RUN_TABLE, ATTEMPT_TABLE)}
 #: The triggers of rows that the machine cannot express: entry and exit.
 OUTSIDE = {
     "slice": {"create", "release"},

@@ -10,6 +10,7 @@ from sliceform.states import (
     LIVE,
     RUN_TABLE,
     SLICE_TABLE,
+    TABLES,
     Effect,
     HostState,
     Kind,
@@ -161,7 +162,7 @@ def test_look_ups_agree_with_the_rows():
     assert small.entry is BUILD
 
 
-@pytest.mark.parametrize("real", [SLICE_TABLE, HOST_TABLE, RUN_TABLE, ATTEMPT_TABLE], ids=lambda real: real.name)
+@pytest.mark.parametrize("real", TABLES.values(), ids=lambda real: real.name)
 def test_commands_are_those_that_carry_a_decision(real):
     """Everything else is a fact."""
     commands = {row.trigger for row in real.rows if row.kind is Kind.COMMAND}
