@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from sliceform.controller import Settings, SliceController, TpuSlice
+import ray
+
+from sliceform.controller import Run, SliceController, TpuSlice
 from sliceform.controller.testing import VirtualCluster
 
 
@@ -23,24 +25,27 @@ def work(seconds: float) -> float:
 def write(path: Path) -> None:
     """Lose a host under a run, let a run fail, cancel one, and change what is wanted."""
     with VirtualCluster() as cluster:
+        ray.init(address=cluster.address, log_to_driver=False)
         cluster.add_slices(["v4-16"] * 3)
-        with SliceController(TpuSlice("v4-16"), 2, spares=1, settings=Settings(), record=path) as fleet:
+        with SliceController(TpuSlice("v4-16"), 2, spares=1, record=path) as fleet:
             fleet.wait_ready(2, timeout_s=60.0)
             interrupted = fleet.submit(work, 3.0)
-            while interrupted.status().state != "running":
-                time.sleep(0.1)
-            time.sleep(1.0)
-            place = fleet.status().slices[0].place
+            _await(interrupted, "running")
+            place = next(row.place for row in fleet.status().slices if row.attempt is not None)
             cluster.kill_host(next(row for row in cluster.slices if row.name == place).hosts[1])
             interrupted.result(timeout_s=60.0)
             fleet.options(slices=1, env={"TOKEN": "s3cret"}).submit(int, "one").wait(30.0)
             cancelled = fleet.options(slices=1).submit(work, 60.0)
-            time.sleep(2.0)
+            _await(cancelled, "running")
             cancelled.cancel(0.0)
             cancelled.wait(30.0)
             fleet.avoid("rack-z", 60.0, "odd")
             fleet.scale(1, spares=0)
-            time.sleep(3.0)
+
+
+def _await(run: Run, state: str) -> None:
+    while run.status().state != state:
+        time.sleep(0.1)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def test_a_loss_under_a_run_replays_without_ray(cluster: VirtualCluster, tmp_pat
         run = fleet.options(env={"TOKEN": "s3cret"}).submit(work, 2.0)
         while run.status().state != "running":
             time.sleep(0.05)
-        place = fleet.status().slices[0].place
+        place = next(row.place for row in fleet.status().slices if row.attempt is not None)
         cluster.kill_host(next(row for row in cluster.slices if row.name == place).hosts[1])
         assert run.result(timeout_s=90.0).values == [2.0] * 4
         with pytest.raises(RunFailed):

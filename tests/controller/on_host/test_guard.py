@@ -65,6 +65,9 @@ def daemon(own_tmp: Path) -> Iterator[tuple[Channel, subprocess.Popen[bytes]]]:
         env={processes.MARK: channel.mark},
         start_new_session=True,
     )
+    end = time.monotonic() + 10.0
+    while channel.mark.encode() not in processes.environ(child.pid):  # the kernel shows it a moment after the start
+        assert time.monotonic() < end
     yield channel, child
     child.kill()
     child.wait()
