@@ -76,11 +76,14 @@ class Backend(Protocol):
         """Deliver what is due; called at the start of every tick. Backends with threads of their own do nothing."""
         ...
 
-    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
-        """Say why this slice is not ready. May wait on the cluster; called on the user's thread."""
+    def explain(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> tuple[Finding, ...]:
+        """Say why this slice is not ready. May wait on the cluster; called on the user's thread.
+
+        `avoid`: places that are not used now, with the reason.
+        """
         ...
 
-    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> None:
         """Have the same said to the sink, as `Explained`, soon, late or not at all; never waits, never raises."""
         ...
 

@@ -104,14 +104,14 @@ class RayBackend:
     def poll(self) -> None:
         """Do nothing: answers come by themselves."""
 
-    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> tuple[Finding, ...]:
         """Say why this slice is not ready; waits on the cluster."""
         parts = self._parts
         if parts is None or self._closed:
             return ()
         return parts.explain(slice_id, place, avoid)
 
-    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> None:
         """Have `explain` answered on a thread of its own: it reads all groups, which must hold up nothing else."""
         parts = self._parts
         if parts is not None and not self._closed:
@@ -187,7 +187,7 @@ class _Parts:
             self._agents.forget(slice_id)
             del self._holdings[slice_id]
 
-    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> tuple[Finding, ...]:
         self.session.check()
         holding = self._holdings.get(slice_id)
         shape = self.session.fleet.shape
@@ -195,7 +195,7 @@ class _Parts:
             shape = holding.shape
         return explain(look(self._reservations.name(slice_id, "")), holding, shape, place, avoid)
 
-    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> None:
         """Explain to the sink; what cannot be read now is asked again later."""
         try:
             findings = self.explain(slice_id, place, avoid)

@@ -53,7 +53,7 @@ def look(own_prefix: str) -> Cluster:
 
 
 def explain(
-    cluster: Cluster, holding: Holding | None, shape: SliceShape, place: str | None, avoid: frozenset[str]
+    cluster: Cluster, holding: Holding | None, shape: SliceShape, place: str | None, avoid: Mapping[str, str]
 ) -> tuple[Finding, ...]:
     """Say why a life is not ready, most telling first; nothing if all of its agents have answered."""
     if holding is not None and holding.stage is not Stage.HELD:
@@ -79,7 +79,7 @@ def _agents(holding: Holding) -> Iterator[Finding]:
         yield Finding("waiting", "its hosts are placed; its agents are about to start")
 
 
-def _tpu(cluster: Cluster, shape: TpuSlice, claimed: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+def _tpu(cluster: Cluster, shape: TpuSlice, claimed: str | None, avoid: Mapping[str, str]) -> tuple[Finding, ...]:
     places = survey(cluster.nodes, shape)
     if claimed is not None:
         place = places.get(claimed) or Place(claimed, PlaceState.INCOMPLETE, missing=tuple(range(shape.hosts)))
@@ -90,7 +90,7 @@ def _tpu(cluster: Cluster, shape: TpuSlice, claimed: str | None, avoid: frozense
     found = []
     for name, place in places.items():
         if name in avoid:
-            found.append(Finding("avoided", f"slice {name} was lost or keeps failing, and is not used now", name))
+            found.append(Finding("avoided", f"slice {name} is not used now: {avoid[name]}", name))
         else:
             found += [*place.findings(), *_held(cluster, shape, place)]
     return tuple(found) or (Finding("waiting", "Ray is placing its reservation"),)
@@ -132,7 +132,7 @@ def _short(cluster: Cluster, nodes: Iterable[str], bundle: Mapping[str, float], 
         yield Finding("chips_held", text, groups[0] if groups else node)
 
 
-def _plain(cluster: Cluster, shape: SliceShape, avoid: frozenset[str]) -> tuple[Finding, ...]:
+def _plain(cluster: Cluster, shape: SliceShape, avoid: Mapping[str, str]) -> tuple[Finding, ...]:
     places = survey(cluster.nodes, shape)
     labelled = [row for row in cluster.nodes.values() if matches({**row.labels, NODE_ID: row.id}, shape.selector)]
     if not labelled:
@@ -154,8 +154,9 @@ def _plain(cluster: Cluster, shape: SliceShape, avoid: frozenset[str]) -> tuple[
         if len(unfit) > _TOLD:
             found.append(Finding("place_unfit", f"and {len(unfit) - _TOLD} nodes more"))
     if room(row.resources for row in usable.values()) < shape.hosts:
-        text = "was lost or keeps failing, and is not used now"
-        found += [Finding("avoided", f"node {node[:8]} {text}", node) for node in fit if node in avoid]
+        found += [
+            Finding("avoided", f"node {node[:8]} is not used now: {avoid[node]}", node) for node in fit if node in avoid
+        ]
     if room(free.get(name, {}) for name in usable) < shape.hosts:
         found += _short(cluster, usable, shape.bundle, each)
     kinds = sorted({row.accelerator for row in usable.values() if row.accelerator})

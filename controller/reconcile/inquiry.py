@@ -36,7 +36,7 @@ class Inquiry:
         self._due = fleet.now + (_LOST_S if waiting else _PATIENCE_S)
         if waiting:
             self._asked_at = fleet.now
-            backend.inquire(waiting[0].record.id, None, fleet.places.names())
+            backend.inquire(waiting[0].record.id, None, fleet.places.reasons())
 
     def answered(self, fleet: Fleet, event: Explained) -> None:
         """Take in what the cluster said of one of the slices that are pending, for all of them."""

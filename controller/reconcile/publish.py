@@ -71,7 +71,6 @@ class StatusBoard:
         counts = Counter([row.state for row in rows])
         ready = counts["ready"] + counts["running"]
         runs = self._work.rows(fleet.runs, Prospects(ledger), ledger.history.last_seq, fleet.now)
-        avoided = fleet.places.avoided
         return FleetStatus(
             label=self._label,
             tick=ledger.tick,
@@ -85,7 +84,7 @@ class StatusBoard:
             effective_silence_s=ledger.settings.effective_silence_s,
             blind=fleet.blind,
             effects_in_flight=len(ledger.outbox),
-            avoided={place: f"{row.cause}: {row.detail}" for place, row in avoided.items()},
+            avoided=fleet.places.reasons(),
             waits_for=self._growth(ready),
         )
 

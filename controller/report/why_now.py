@@ -24,7 +24,7 @@ def why_fleet(history: History, backend: Backend, status: FleetStatus, now: floa
     known, look = Known(history), Look(now)
     missing = [row for row in status.slices if row.state not in _READY]
     known.prepare(row.id for row in missing)
-    asked = _Asked(backend, frozenset(status.avoided))
+    asked = _Asked(backend, status.avoided)
     slices = [_why_slice(known, asked, row, look) for row in missing]
     going_on = [run for run in status.runs if run.state in {"waiting", "running"}]
     if len(going_on) > 1:
@@ -43,7 +43,7 @@ def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus
     rows: Mapping[str, SliceStatus] = {row.id: row for row in status.slices}
     known, look = Known(history), Look(now)
     if key in rows:
-        return _why_slice(known, _Asked(backend, frozenset(status.avoided)), rows[key], look)
+        return _why_slice(known, _Asked(backend, status.avoided), rows[key], look)
     runs = {run.id: run for run in status.runs}
     if key in runs:
         return explain_run(known, key, look, runs[key].state, runs[key].detail)
@@ -58,7 +58,7 @@ def why_one(history: History, backend: Backend, key: str, *, status: FleetStatus
 class _Asked:
     """What the cluster says; what stands in the way of one slice that has no place does for all, and is asked once."""
 
-    def __init__(self, backend: Backend, avoid: frozenset[str]) -> None:
+    def __init__(self, backend: Backend, avoid: Mapping[str, str]) -> None:
         self._backend = backend
         self._avoid = avoid
         self._unplaced: tuple[Finding, ...] | None = None

@@ -192,11 +192,11 @@ class FaultyBackend:
                 event = heapq.heappop(self._late)[2]
             self._pass_on(event)
 
-    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> tuple[Finding, ...]:
         """Pass it on."""
         return self.inner.explain(slice_id, place, avoid)
 
-    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> None:
         """Pass it on."""
         self.inner.inquire(slice_id, place, avoid)
 

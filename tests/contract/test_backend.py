@@ -31,11 +31,11 @@ from sliceform.states.reasons import Reason
 Harness = Any
 
 
-def codes(harness: Harness, slice_id: str, code: str, avoid: frozenset[str] = frozenset()) -> set[str]:
+def codes(harness: Harness, slice_id: str, code: str, *avoid: str) -> set[str]:
     """Wait until this code is among the findings; return what it is said about."""
 
     def found() -> set[str]:
-        findings = harness.backend.explain(slice_id, None, avoid)
+        findings = harness.backend.explain(slice_id, None, dict.fromkeys(avoid, "lost: it was"))
         return {finding.subject for finding in findings if finding.code == code}
 
     subjects: set[str] = harness.until(found)
@@ -310,7 +310,7 @@ class TestExplain:
         with harness.hold(first, "somebody-elses"):
             harness.submit(Reserve("a", harness.shape, avoid))
             harness.submit(Assemble("a", harness.shape, first))
-            assert "somebody-elses" in codes(harness, "a", "chips_held", avoid)
+            assert "somebody-elses" in codes(harness, "a", "chips_held", *avoid)
             harness.release("a")
 
     def test_host_missing(self, harness: Harness) -> None:
@@ -318,14 +318,14 @@ class TestExplain:
         place = harness.add_slice(missing=(1,))
         reserved = harness.reserve("a", avoid=others)
         harness.submit(Assemble("a", harness.shape, reserved.place))
-        assert codes(harness, "a", "host_missing", others) == {f"{place}/1"}
+        assert codes(harness, "a", "host_missing", *others) == {f"{place}/1"}
         harness.release("a")
 
     def test_avoided(self, harness: Harness) -> None:
         avoid = frozenset(harness.places)
         harness.submit(Reserve("a", harness.shape, avoid))
-        assert avoid <= codes(harness, "a", "avoided", avoid)
-        harness.backend.inquire("a", None, avoid)
+        assert avoid <= codes(harness, "a", "avoided", *avoid)
+        harness.backend.inquire("a", None, dict.fromkeys(avoid, "lost: it was"))
         (told,) = harness.wait_for(Explained, slice_id="a")
         assert avoid <= {finding.subject for finding in told.findings}
         harness.release("a")

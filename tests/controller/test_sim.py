@@ -539,10 +539,10 @@ class TestRelease:
 
 class TestExplain:
     @staticmethod
-    def codes(world: World, slice_id: str = "a", avoid: frozenset[str] = frozenset()) -> dict[str, str]:
+    def codes(world: World, slice_id: str = "a", *avoid: str) -> dict[str, str]:
         world.sim.submit(Reserve(slice_id, world.shape, avoid))
         world.go()
-        return {f.code: f.subject for f in world.sim.explain(slice_id, None, avoid)}
+        return {f.code: f.subject for f in world.sim.explain(slice_id, None, dict.fromkeys(avoid, "lost: it was"))}
 
     def test_no_such_pod_type(self) -> None:
         world = World()
@@ -566,7 +566,7 @@ class TestExplain:
 
     def test_avoided(self) -> None:
         world = World(slices=1)
-        assert self.codes(world, avoid=frozenset({"v4-16-1"})) == {"avoided": "v4-16-1"}
+        assert self.codes(world, "a", "v4-16-1") == {"avoided": "v4-16-1"}
 
     def test_waiting(self) -> None:
         world = World(slices=1, place_s=60.0)

@@ -54,10 +54,10 @@ class Script:
         while self.tell:
             self.sink.post(self.tell.pop(0))
 
-    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> tuple[Finding, ...]:
         return (Finding("waiting", slice_id),)
 
-    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> None:
         pass
 
     def pack(
@@ -104,7 +104,7 @@ def test_without_faults_everything_passes() -> None:
     assert rig.tell(UP) == [UP]
     rig.faulty.beat("a", 0)
     assert rig.beats == 1
-    assert rig.faulty.explain("a", None, frozenset()) == (Finding("waiting", "a"),)
+    assert rig.faulty.explain("a", None, {}) == (Finding("waiting", "a"),)
     assert rig.faulty.pack(len, ("x",), {}) == (len, ("x",), {})
     rig.faulty.forget("a")
     rig.faulty.close()

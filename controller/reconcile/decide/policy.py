@@ -197,6 +197,10 @@ class Places:
             self._names = frozenset(self.avoided)
         return self._names
 
+    def reasons(self) -> dict[str, str]:
+        """Return them with the reason for each, in words."""
+        return {place: f"{row.cause}: {row.detail}" for place, row in self.avoided.items()}
+
     @property
     def on_trial(self) -> bool:
         """Whether one of them is tried sooner if a slice waits."""

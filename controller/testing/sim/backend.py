@@ -140,7 +140,7 @@ class SimBackend(SimControls):
                 sink.post(event)
             self._beats.deliver(now, sink)
 
-    def explain(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> tuple[Finding, ...]:
+    def explain(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> tuple[Finding, ...]:
         """Say why this slice is not ready."""
         with self._world():
             known = self._engine.lives.get(slice_id)
@@ -149,7 +149,7 @@ class SimBackend(SimControls):
                 shape = self._fleet.shape
             return explain(self._cluster, known, shape, place, avoid)
 
-    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> None:
         """Have the same told at the next `poll`."""
         with self._world():
             self._told.append(Explained(slice_id, self.explain(slice_id, place, avoid)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from sliceform.controller.model.backend import Finding
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
@@ -16,7 +16,7 @@ def explain(
     life: SimLife | None,
     shape: SliceShape,
     place: str | None,
-    avoid: frozenset[str],
+    avoid: Mapping[str, str],
 ) -> tuple[Finding, ...]:
     """Say why this life is not ready, as far as the cluster knows."""
     if life is not None and life.assembled is not None:
@@ -35,9 +35,9 @@ def explain(
     return tuple(found) or (Finding("waiting", "the cluster has not placed the reservation yet"),)
 
 
-def _blocked(cluster: SimCluster, place: Place, avoid: frozenset[str]) -> Iterator[Finding]:
+def _blocked(cluster: SimCluster, place: Place, avoid: Mapping[str, str]) -> Iterator[Finding]:
     if place.name in avoid:
-        yield Finding("avoided", f"{place.name} was lost or keeps failing and is not used now", place.name)
+        yield Finding("avoided", f"{place.name} is not used now: {avoid[place.name]}", place.name)
     yield from place.findings()
     machine = cluster.nodes[place.nodes[0]]
     yield from _held(machine.place)

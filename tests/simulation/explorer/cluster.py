@@ -6,7 +6,7 @@ it. It says nothing again that was heard, but everything that was lost, when it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, assert_never
 
@@ -145,7 +145,7 @@ class World:
     def poll(self) -> None:
         """Say nothing by itself: mail is delivered by the search."""
 
-    def inquire(self, slice_id: str, place: str | None, avoid: frozenset[str]) -> None:
+    def inquire(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> None:
         """Never answer: what keeps a slice pending is words."""
 
     def forget(self, slice_id: str) -> None:
@@ -450,8 +450,12 @@ class World:
     def undo(self, index: int) -> Mail:
         """Take back an answer: nothing was started, or it is not known."""
         mail = self.mail.pop(index)
-        if isinstance(mail.event, ProcessStarted) and mail.event.slice_id in self.lives:
-            self.lives[mail.event.slice_id].processes[mail.event.attempt][mail.event.rank] = None
+        event = mail.event
+        if isinstance(event, ProcessStarted) and event.slice_id in self.lives:
+            processes = self.lives[event.slice_id].processes[event.attempt]
+            process = processes[event.rank]
+            if process is not None and process.outcome is None:  # what has ended was started for certain
+                processes[event.rank] = None
         return mail
 
     # What there is.

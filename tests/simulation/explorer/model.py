@@ -219,6 +219,10 @@ class State:
         if fault == "die":
             node = self.world.places[what[0]].machines[what[1]].node
             met = [life for life, holding in self.world.lives.items() if node in holding.nodes]
+            # A slice may have been given back since: what ended on it before may have done so for this.
+            for attempt in (attempt for run in self.runs for attempt in run.attempts[-1:]):
+                hosts = attempt.spec.hosts_per_slice
+                met += [attempt.spec.members[rank // hosts] for rank, (at, _) in enumerate(attempt.nodes) if at == node]
         else:
             met = [life for life in what[:1] if life in self.world.lives]
         for life in met:
