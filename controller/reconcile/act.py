@@ -98,10 +98,8 @@ class Outbox:
 
 
 def achieved(lives: Mapping[str, Life], request: EffectRequest) -> bool:
-    """Whether what an effect is for has been seen."""
-    life = lives.get(request.slice_id)
-    if life is None:
-        return True
+    """Whether what an effect is for has been seen; a life that is over has taken its effects along."""
+    life = lives[request.slice_id]
     state = life.record.state
     match request:
         case Reserve():

@@ -21,7 +21,7 @@ _TOLD_ANYHOW = (
     " each of its slices under the same key. What the slice itself asked for never leaves the outbox."
 )
 
-EXPLAINED: tuple[Explained, ...] = tuple(
+_OF_REQUESTS = tuple(
     Explained("controller/reconcile/requests.py", "_of_slice", _NOTIFY, after, _TOLD_ANYHOW)
     for after in (
         "return None",
@@ -31,3 +31,15 @@ EXPLAINED: tuple[Explained, ...] = tuple(
         "return Notify(record.id, record.attempt, record.id)",
     )
 )
+#: Sizes of what is kept for people to read: any that is large enough serves.
+_SIZES = (
+    Explained(
+        "controller/reconcile/loop.py",
+        "_TICKS_KEPT",
+        "_TICKS_KEPT = 4_096",
+        "_TICKS_KEPT = 4097",
+        "So many tick times are kept between two looks of the metrics, which come every second.",
+    ),
+)
+
+EXPLAINED: tuple[Explained, ...] = (*_OF_REQUESTS, *_SIZES)
