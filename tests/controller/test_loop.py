@@ -209,8 +209,11 @@ class TestSilence:
         world.go(14.0)
         assert [change.key for change in world.changes("preempt")] == ["slice-2"]
 
-    def test_of_more_than_half_together_counts_for_nothing_until_the_node_table_agrees(self, sim_fleet: Make) -> None:
-        world = sim_fleet(3, 6, frozen_death_s=40.0).ready()
+    @pytest.mark.parametrize("slices", [2, 3])
+    def test_of_more_than_half_together_counts_for_nothing_until_the_node_table_agrees(
+        self, sim_fleet: Make, slices: int
+    ) -> None:
+        world = sim_fleet(slices, 6, frozen_death_s=40.0).ready()
         frozen = ["slice-1", "slice-2"]
         for slice_id in frozen:
             world.sim.freeze_host(world.place(slice_id), 0)
