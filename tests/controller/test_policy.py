@@ -39,6 +39,14 @@ class TestLostPlace:
         places.settle(310.0)
         assert (places.names(), places.due(None)) == (frozenset(), float("inf"))
 
+    def test_the_first_that_may_be_used_again_is_waited_for(self) -> None:
+        places = Places(Settings(avoid_lost_s=300.0))
+        places.avoid("b", 100.0, "odd")
+        places.lost("a", frozenset({"n1"}), 10.0, "lost")
+        places.avoid("c", None, "odd")
+        assert places.due(None) == 100.0
+        assert places.reasons() == {"b": "ordered: odd", "a": "lost: lost", "c": "ordered: odd"}
+
     def test_without_a_look_at_the_nodes_only_time_lets_go(self) -> None:
         places = Places(SETTINGS)
         places.lost("a", frozenset({"n1"}), 0.0, "")

@@ -31,8 +31,8 @@ _OF_REQUESTS = tuple(
         "return Notify(record.id, record.attempt, record.id)",
     )
 )
-#: Sizes of what is kept for people to read: any that is large enough serves.
-_SIZES = (
+#: Numbers of which any other would serve as well.
+_NUMBERS = (
     Explained(
         "controller/reconcile/loop.py",
         "_TICKS_KEPT",
@@ -40,6 +40,13 @@ _SIZES = (
         "_TICKS_KEPT = 4097",
         "So many tick times are kept between two looks of the metrics, which come every second.",
     ),
+    Explained(
+        "controller/reconcile/rows.py",
+        "RunRows.__init__",
+        "self._seq = -1",
+        "self._seq = -2",
+        "The number of no change: they count from 1, and before the first there is 0.",
+    ),
 )
 
-EXPLAINED: tuple[Explained, ...] = (*_OF_REQUESTS, *_SIZES)
+EXPLAINED: tuple[Explained, ...] = (*_OF_REQUESTS, *_NUMBERS)
