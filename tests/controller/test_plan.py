@@ -310,6 +310,12 @@ class TestPreempted:
 
 
 class TestRuns:
+    def test_what_may_have_no_spares_keeps_none_from_one_that_had_as_many(self) -> None:
+        again = run(2, (2,), previous=("slice-8", "slice-9"))
+        fleet = fleet_of("running running ready ready", 2, spares=2, runs=(run(1, (2,)), again))
+        fleet.runs[0].since = NOW - 6000.0
+        assert started(fleet) == [("run-2", ("slice-3", "slice-4"))]
+
     def test_start_at_once_on_the_largest_size(self) -> None:
         assert started(fleet_of("ready ready", [1, 2], runs=(run(),))) == [("run-1", ("slice-1", "slice-2"))]
 
