@@ -125,6 +125,15 @@ class TestSpares:
         world.go(60, 1.0)
         assert (sizes(run), count(world, "ready")) == ([2], 2)
 
+    def test_are_no_reason_to_begin(self, sim_fleet: Make) -> None:
+        world = sim_fleet(2, 4, shape=SMALL, spares=2, work_s=FOR_EVER).ready(4)
+        world.fleet.submit(int)
+        world.go(1.0)
+        waits = world.fleet.submit(int)
+        world.go(30, 1.0)
+        assert (sizes(waits), count(world, "ready")) == ([], 2)
+        assert waits.status().detail == "waits for 2 ready slices that are free; 2 are"
+
     def test_make_up_for_a_loss_at_once(self, sim_fleet: Make) -> None:
         world = sim_fleet([1, 2, 4], 4, shape=SMALL, spares=2, work_s=FOR_EVER).ready(4)
         run = world.fleet.submit(int)

@@ -34,6 +34,13 @@ _OF_REQUESTS = tuple(
 #: Numbers of which any other would serve as well.
 _NUMBERS = (
     Explained(
+        "controller/reconcile/decide/places.py",
+        "_units",
+        "return int(found) if found > 1 and found == int(found) else 1",
+        "return int(found) if found >= 1 and found == int(found) else 1",
+        "One is 1 either way.",
+    ),
+    Explained(
         "controller/reconcile/loop.py",
         "_TICKS_KEPT",
         "_TICKS_KEPT = 4_096",
