@@ -48,6 +48,13 @@ _NUMBERS = (
         "So many tick times are kept between two looks of the metrics, which come every second.",
     ),
     Explained(
+        "controller/reconcile/decide/life.py",
+        "Life.asked_at",
+        "asked_at: float = 0.0",
+        "asked_at: float = 1.0",
+        "It is set when its reservation is asked for, in the tick in which the slice comes, before anybody reads it.",
+    ),
+    Explained(
         "controller/reconcile/rows.py",
         "RunRows.__init__",
         "self._seq = -1",

@@ -33,3 +33,13 @@ def test_a_run_waits_if_its_end_would_have_been_kept():
     assert (told.state, told.detail, told.submitted_at) == ("waiting", "attempt 1 preempted: it was lost", 1.0)
     assert [pause.stopped_at for pause in told.pauses] == [5.0]
     assert tell_run("run-1", (SUBMITTED,), (), Traces.of(())).state == "waiting"
+
+
+def test_work_stands_still_from_when_the_first_of_its_processes_ended():
+    finished = [
+        Change(seq, 1, at, "host", key, "finish", "running", "ready", Reason.PROCESS_GONE, "run-1/1")
+        for seq, (at, key) in enumerate([(4.0, "slice-1/1"), (3.0, "slice-1/0")], 2)
+    ]
+    placed = Change(4, 1, 1.0, "host", "slice-1/0", "place", "pending", "placed", Reason.PLACED, "run-1/1")
+    told = tell_run("run-1", (SUBMITTED,), (attempt(5.0, "failed", "it raised"),), Traces.of([*finished, placed]))
+    assert [pause.stopped_at for pause in told.pauses] == [3.0]
