@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from sliceform.controller.model.effects import Assemble, EffectRequest, Launch, Notify, Release, Reserve, Stop
@@ -27,11 +27,20 @@ class Outstanding:
 
     request: EffectRequest
     due: float
+    #: Loop time at which it was decided: a grace in it counts from there.
+    since: float
     #: Times submitted, and times seen to fail.
     tries: int = 0
     failures: int = 0
     #: Why it failed last.
     detail: str = ""
+
+    def at(self, now: float) -> EffectRequest:
+        """Return it as it is to be asked for now: of the time that work was given, what is left."""
+        request = self.request
+        if isinstance(request, Stop | Release) and now > self.since:
+            return replace(request, grace_s=max(0.0, self.since + request.grace_s - now))
+        return request
 
 
 class Outbox:
@@ -61,7 +70,7 @@ class Outbox:
             self.drop(request.slice_id)
         elif request.effect is Effect.STOP:
             self._items.pop((request.slice_id, Effect.NOTIFY), None)
-        self._items[request.slice_id, request.effect] = Outstanding(request, now)
+        self._items[request.slice_id, request.effect] = Outstanding(request, now, now)
 
     def drop(self, slice_id: str) -> None:
         """Forget everything about a life."""
@@ -89,7 +98,7 @@ class Outbox:
                 del self._items[key]
                 continue
             if item.due <= now:
-                submit(item.request)
+                submit(item.at(now))
                 delay = min(RESUBMIT_MAX_S, RESUBMIT_S * 2 ** min(item.tries, 10))
                 item.tries += 1
                 item.due = now + delay * self._rng.uniform(1.0, 1.2)

@@ -56,7 +56,8 @@ class StatusBoard:
             self._shown = shown
             self.status = self._status(tuple([row for _, row in rows.values()]))
         else:
-            self.status = self.status._replace(tick=ledger.tick, at_epoch_s=fleet.epoch)
+            waits_for = self._growth(self.status.ready)
+            self.status = self.status._replace(tick=ledger.tick, at_epoch_s=fleet.epoch, waits_for=waits_for)
         with self.published:
             self.published.notify_all()
 

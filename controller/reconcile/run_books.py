@@ -25,12 +25,14 @@ from sliceform.states.runs import RunTrigger
 
 
 def submit(ledger: Ledger, run: RunRecord, told: str) -> None:
-    """Take a run in: it waits for slices from now on."""
+    """Take a run in: it waits for slices from now on, or ends at once where there will be none."""
     fleet = ledger.fleet
     run.submitted_at = fleet.now
     run.sizes = run.options.sizes or fleet.desired.sizes
     bisect.insort(fleet.runs, run, key=lambda other: -other.options.priority)
     ledger.move(run, RunTrigger.SUBMIT, Reason.RUN_SUBMITTED, told)
+    if fleet.closing_by is not None:
+        cancel(ledger, run, 0.0, "the fleet is closing")
 
 
 def cancel(ledger: Ledger, run: RunRecord, grace_s: float, detail: str = "") -> None:

@@ -19,6 +19,7 @@ from sliceform.controller.errors import (
     RunCancelled,
     UnknownSliceError,
 )
+from sliceform.controller.model.orders import Scale
 from sliceform.controller.model.settings import Settings
 from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.reconcile.decide.run import RunRecord
@@ -183,6 +184,24 @@ class TestPlan:
             world.step(0.0)
             done = [(c.key, c.trigger, c.reason, c.cause) for c in world.fleet.history.since(seq)]
             assert done == [(s.key, s.trigger, s.reason, s.cause) for s in steps]
+
+    def test_leaves_the_places_alone_that_it_would_use(self, sim_fleet: Make) -> None:
+        world = sim_fleet(2, 3).ready()
+        world.fleet.scale(1)
+        world.step()
+        loop, ledger = world.fleet._loop, world.fleet._ledger
+
+        def released() -> bool:
+            world.clock.advance(0.05)
+            world.sim.poll()
+            loop._observer.take(loop.inbox.take(world.clock.monotonic(), world.clock.epoch()))
+            return any(life.view.released for life in ledger.fleet.lives.values())
+
+        assert any(released() for _ in range(200))
+        obey(ledger, Scale((3,), 0), RunRecord.of)
+        free = sorted(ledger.outlook.free)
+        assert {str(step).split()[0] for step in world.fleet.plan()} >= {"release", "create"}
+        assert sorted(ledger.outlook.free) == free
 
     def test_shows_facts_that_are_known_and_what_follows_from_them(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 2).ready()

@@ -275,6 +275,21 @@ class TestDeadAgent:
         assert may_retry(world.run)
         assert self.ended(world, NOW + 2.0) is Ended.FAILED
 
+    def test_is_charged_though_the_next_attempt_succeeds_when_its_node_is_seen_dead(self, world: World) -> None:
+        world.end("slice-1", Outcome(OutcomeKind.CRASHED, "killed"))
+        world.end("slice-2", Outcome(OutcomeKind.STOPPED))
+        world.look()
+        again = Attempt(AttemptSpec("run-1/2", "run-1", 2, ("slice-2",), 2, None), 0.0, AttemptState.RUNNING)
+        again.nodes = world.attempt.nodes[2:]
+        world.run.begin(again)
+        world.ledger.attempts["run-1/2"] = again
+        for rank in range(2):
+            again.record("slice-2", rank, RETURNED)
+        world.nodes["node-1"] = Node("node-1", alive=False)
+        assert self.ended(world, NOW + 1.0) is Ended.PREEMPTED
+        assert (world.run.preemptions, world.run.unsettled) == (1, [])
+        assert (again.ended, world.run.ended) == (Ended.SUCCEEDED, Ended.SUCCEEDED)
+
     def test_an_exception_is_a_failure_whatever_its_node_does(self, world: World) -> None:
         world.end("slice-1", Outcome(OutcomeKind.RAISED, "ValueError"))
         world.end("slice-2", Outcome(OutcomeKind.STOPPED))

@@ -41,6 +41,21 @@ def test_is_submitted_once_and_again_only_when_nothing_is_seen_for_long(outbox: 
     assert world.submitted == [RESERVE, RESERVE]
 
 
+@pytest.mark.parametrize("request_", [Stop("slice-1", "run-1/1", 40.0), Release("slice-1", 40.0)])
+def test_time_that_was_given_is_not_given_again(outbox: Outbox, request_: Stop | Release) -> None:
+    world = World(outbox)
+    outbox.put(request_, 10.0)
+    due = world.flush(10.0)
+    due = world.flush(due)
+    world.flush(due)
+    first, again, last = world.submitted
+    assert first == request_
+    assert isinstance(again, Stop | Release)
+    assert again.grace_s == pytest.approx(40.0 - RESUBMIT_S, abs=0.2 * RESUBMIT_S)
+    assert isinstance(last, Stop | Release)
+    assert last.grace_s == 0.0
+
+
 def test_waits_longer_every_time_up_to_a_bound(outbox: Outbox) -> None:
     world, now, waits = World(outbox), 0.0, []
     outbox.put(RESERVE, now)

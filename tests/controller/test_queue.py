@@ -8,6 +8,7 @@ import pytest
 from sliceform.controller import ConfigurationError, RunCancelled, TpuSlice
 from sliceform.controller.model.effects import EffectRequest, Reserve
 from sliceform.controller.model.events import Refused
+from sliceform.controller.model.orders import Close
 from sliceform.controller.testing import SimBackend
 from sliceform.states.reasons import Reason
 
@@ -218,8 +219,83 @@ class TestQueue:
         world.go(40, 1.0)
         assert (sizes(first), sizes(second)) == ([2, 4], [])
 
+    def test_a_run_that_is_about_to_lose_a_slice_finds_its_replacement(self, sim_fleet: Make) -> None:
+        settings = {"scale_up_after_s": 10.0}
+        world = sim_fleet(3, 4, shape=SMALL, settings=settings, work_s=FOR_EVER, stop_s=FOR_EVER).ready(3)
+        loses = world.fleet.options(slices=2, priority=10).submit(int)
+        grows = world.fleet.options(slices=[1, 2]).submit(int)
+        world.go(30, 1.0)
+        place = world.place(loses.attempts[0].slices[1])
+        world.sim.notice(place, 0, deadline_in_s=60.0)
+        world.go(80, 1.0)
+        world.sim.kill_host(place, 0)
+        world.go(60, 1.0)
+        assert (sizes(loses), sizes(grows)) == ([2, 2], [1])
+        assert loses.status().state == "running"
+
+    def test_nothing_is_kept_for_a_run_that_was_to_grow_and_is_cancelled(self, sim_fleet: Make) -> None:
+        world = sim_fleet([2, 4], 2, shape=SMALL, work_s=FOR_EVER, stop_s=FOR_EVER).ready(2)
+        first = world.fleet.submit(int)
+        world.go(60, 1.0)
+        world.sim.add_slice("more-1")
+        world.sim.add_slice("more-2")
+        world.until(lambda: bool(world.told(Reason.ATTEMPT_SUPERSEDED)), 700)
+        first.cancel(300.0)
+        second = world.fleet.options(slices=2).submit(int)
+        world.go(2, 1.0)
+        assert second.status().state == "running"
+
+
+class TestTime:
+    def test_that_work_has_is_what_the_loop_waits_for(self, sim_fleet: Make) -> None:
+        """What was decided in a tick says when the next one is due."""
+        settings = {"loss_grace_s": 0.2, "silence_s": 60.0}
+        world = sim_fleet(2, 3, shape=SMALL, settings=settings, work_s=FOR_EVER, stop_s=FOR_EVER).ready(2)
+        run = world.fleet.submit(int)
+        world.go(5, 0.5)
+        world.sim.kill_host(world.place("slice-1"), 0)
+        world.clock.advance(0.7)
+        wait_s = world.fleet.step()
+        assert run.record.attempts[0].stop_at == pytest.approx(world.known.now + 0.2)
+        assert wait_s == pytest.approx(0.2)
+        world.clock.advance(wait_s)
+        world.fleet.step()
+        assert run.record.attempts[0].force_by is not None
+
+    def test_that_growth_pauses_counts_down(self, sim_fleet: Make) -> None:
+        world = sim_fleet([2, 4], 3, shape=SMALL, settings={"surplus_s": 60.0}).ready(3)
+        world.until(lambda: "pauses for 50 s" in world.fleet.status().waits_for, within_s=600.0)
+        world.until(lambda: "pauses for 20 s" in world.fleet.status().waits_for, within_s=31.0)
+
+    def test_is_up_for_a_run_that_comes_when_the_fleet_closes(self, sim_fleet: Make) -> None:
+        """A signal closes it by an order, and the program may go on."""
+        world = sim_fleet(1, 1, shape=SMALL).ready(1)
+        world.fleet._loop.inbox.order(Close(5.0))
+        world.step()
+        late = world.fleet.submit(int)
+        world.step()
+        assert (late.status().state, late.status().detail) == ("cancelled", "the fleet is closing")
+
 
 class TestLimits:
+    def test_ends_a_run_that_was_cancelled_with_more_time(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1, shape=SMALL, work_s=FOR_EVER, stop_s=FOR_EVER).ready(1)
+        run = world.fleet.options(timeout_s=20.0).submit(int)
+        world.go(5, 1.0)
+        run.cancel(600.0)
+        world.go(30, 1.0)
+        assert run.status().state == "cancelled"
+        assert len(world.told(Reason.LIMIT_REACHED)) == 1
+
+    def test_are_not_needed_where_a_cancel_ends_it_sooner(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, 1, shape=SMALL, work_s=FOR_EVER, stop_s=FOR_EVER).ready(1)
+        run = world.fleet.options(timeout_s=20.0).submit(int)
+        world.go(5, 1.0)
+        run.cancel(17.0)
+        world.go(30, 1.0)
+        assert run.status().state == "cancelled"
+        assert world.told(Reason.LIMIT_REACHED) == []
+
     def test_a_run_that_waits_too_long_is_cancelled(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1, shape=SMALL, work_s=100.0).ready(1)
         first = world.fleet.options(max_wait_s=5.0).submit(int)

@@ -5,6 +5,7 @@ Only places whose nodes changed are judged anew. The loop's thread owns it; no I
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -80,6 +81,16 @@ class PlaceMap:
         self.owners: dict[str, str] = {}
         #: Grows with everything that may change where reservations go.
         self.version = 0
+
+    def twin(self) -> PlaceMap:
+        """Return a copy that goes its own way; what is known of a single node or place is a value, and shared."""
+        made = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, dict | set):
+                setattr(made, name, copy.copy(value))
+        made._usable = copy.deepcopy(self._usable)  # noqa: SLF001 - it is one of us
+        made._outlook = None  # noqa: SLF001 - it shows what is usable in the other one
+        return made
 
     def take(self, nodes: Mapping[str, Node], changed: Iterable[str], now: float) -> None:
         """Take in a read of the node table, in which the rows of `changed` differ from the read before."""

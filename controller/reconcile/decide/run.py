@@ -269,10 +269,13 @@ def assign(previous: Sequence[str], available: Sequence[str], size: int) -> tupl
     Survivors keep their rank at the same size and only lost ranks move; smaller, they close ranks in order; larger, new
     ones are appended. `available` is in order of preference and holds at least `size` slices.
     """
-    survivors = [life for life in previous if life in available]
-    fresh = [life for life in available if life not in survivors]
+    there = set(available)
+    survivors = [life for life in previous if life in there]
+    known = set(survivors)
+    fresh = [life for life in available if life not in known]
     if size == len(previous):
-        return tuple(life if life in available else fresh.pop(0) for life in previous)
+        others = iter(fresh)
+        return tuple(life if life in there else next(others) for life in previous)
     return tuple((survivors + fresh)[:size])
 
 

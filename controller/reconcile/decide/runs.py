@@ -53,13 +53,13 @@ def go_on(fleet: Fleet) -> tuple[list[WorkStep], float]:
 def _limit(fleet: Fleet, run: RunRecord) -> tuple[list[WorkStep], float]:
     """End a run that has waited, or is there, longer than its options allow; and say when that is."""
     limits = run.options
-    if run.cancel_by is not None:
-        return [], FOREVER
     by, detail = FOREVER, ""
     if limits.timeout_s is not None:
         by, detail = run.submitted_at + limits.timeout_s, f"it was not over within timeout_s={limits.timeout_s:g}"
     if limits.max_wait_s is not None and run.waiting and run.since + limits.max_wait_s < by:
         by, detail = run.since + limits.max_wait_s, f"it waited for slices for max_wait_s={limits.max_wait_s:g}"
+    if run.cancel_by is not None and run.cancel_by <= max(by, fleet.now) + fleet.settings.cancel_grace_s:
+        return [], FOREVER  # it ends sooner than the limit would have it
     return ([WorkStep(run.id, None, Reason.LIMIT_REACHED, detail)], FOREVER) if by <= fleet.now else ([], by)
 
 

@@ -44,14 +44,17 @@ def startable(fleet: Fleet, run: RunRecord) -> bool:
 
 
 def demand(fleet: Fleet) -> bool:
-    """Whether a run waits for slices that it could get, or was stopped to grow: then idle ones are kept."""
+    """Whether a run waits for slices that it could get, or is about to: then idle ones are kept."""
     return any(_demands(fleet, run) for run in fleet.runs)
 
 
 def _demands(fleet: Fleet, run: RunRecord) -> bool:
     if run.cancel_by is not None or run.options.pinned is not None:
         return False
-    return run.grown_to is not None or (run.waiting and startable(fleet, run))
+    active = run.active
+    # Its attempt has lost a slice, or has ended: it comes back for more than it has now.
+    again = not run.waiting and (active is None or (active.state is AttemptState.STOPPING and bool(active.departures)))
+    return run.grown_to is not None or ((run.waiting or again) and startable(fleet, run))
 
 
 class _Pool:
@@ -71,7 +74,8 @@ class _Pool:
     def take(self, slices: Sequence[str], *, use: bool) -> None:
         """Take slices out, to `use` them or to keep them."""
         if slices:
-            self.free = [slice_id for slice_id in self.free if slice_id not in slices]
+            taken = set(slices)
+            self.free = [slice_id for slice_id in self.free if slice_id not in taken]
             self.used += len(slices) * use
             self.first_start = for_a_first_start(self._fleet, len(self.free), self.used)
 
@@ -112,11 +116,13 @@ def _in_turn(fleet: Fleet, pool: _Pool) -> Iterator[RunRecord]:
 def _turn(fleet: Fleet, run: RunRecord, pool: _Pool) -> tuple[tuple[str, ...], tuple[str, ...], float]:
     """Return what a run starts on now, else what is kept for it, and when that may change by itself."""
     pinned = run.options.pinned
+    if run.cancel_by is not None:
+        return (), (), FOREVER
     if not run.waiting:
         # One whose attempt has ended, and of which it is not known yet what follows, may start again where it was.
         taken = len(_previous(run)) if run.active is not None else 0
         return (), pool.choose(run, (run.grown_to or len(_previous(run))) - taken), FOREVER
-    if run.cancel_by is not None or not startable(fleet, run):
+    if not startable(fleet, run):
         return (), (), FOREVER
     if fleet.now < run.not_before:
         return (), (), run.not_before

@@ -109,9 +109,7 @@ def _present(attempt: Attempt, lives: Mapping[str, Life], *, known: bool) -> lis
     At the first look, also what has saved and is clear already says how long the others have.
     """
     return [
-        life
-        for member, life in lives.items()
-        if member in attempt.departures and not (known and is_clear(attempt, member))
+        lives[member] for member in attempt.departures if member in lives and not (known and is_clear(attempt, member))
     ]
 
 

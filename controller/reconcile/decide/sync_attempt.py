@@ -29,11 +29,11 @@ _CLEAR_REASONS = {Clear.HOST_DIED: Reason.HOST_DIED, Clear.BY_TIME: Reason.FENCE
 
 def sync_attempts(run: RunRecord, fleet: Fleet) -> list[WorkStep]:
     """Return the facts about a run's attempts that their records do not show yet, in the order to commit them."""
-    steps: list[WorkStep] = []
+    if found := [step for attempt in run.unsettled for step in _found_out(attempt, fleet)]:
+        return found  # they change what is charged, and a run that is over charges nothing any more
     active = run.active
     over = run.cancel_by is not None or (active is not None and active.succeeded)
-    for attempt in run.unsettled:
-        steps += _charged(run, attempt, fleet, over=over)
+    steps = [step for attempt in run.unsettled for step in _charged(run, attempt, fleet, over=over)]
     if active is not None:
         steps += _under_way(run, active, fleet)
     return steps
@@ -84,9 +84,6 @@ def _found_out(attempt: Attempt, fleet: Fleet) -> Iterator[WorkStep]:
 
 def _charged(run: RunRecord, attempt: Attempt, fleet: Fleet, *, over: bool) -> Iterator[WorkStep]:
     """Yield what an attempt of which nothing runs is charged to, once that is certain, or nobody waits for it."""
-    if found := list(_found_out(attempt, fleet)):
-        yield from found  # looked at again with them
-        return
     cancelled = run.cancel_by is not None and not run.waiting and attempt is run.attempts[-1]
     if cancelled or over or settled(attempt, now=fleet.now, settings=fleet.settings):
         yield _charge(run, attempt, cancelled=cancelled)

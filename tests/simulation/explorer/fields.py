@@ -112,6 +112,8 @@ READ: dict[str, Reading | Callable[[Any], Any]] = {
     "Vacancy.failures": lambda vacancy: vacancy.failures > 0,
     "Vacancy.not_before": DUE,
     "Outstanding.due": DUE,
+    # Of a grace, what is left counts.
+    "Outstanding.since": lambda item: Ago(item.since) if getattr(item.request, "grace_s", 0.0) else None,
     "Notify.deadline_epoch_s": EPOCH_DUE,
     "Stop.grace_s": SPAN,
     "Release.grace_s": SPAN,
