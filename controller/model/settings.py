@@ -110,7 +110,8 @@ class Settings(BaseSettings):
     """A host of an ended attempt that neither answers nor proves dead keeps the next attempt waiting for so long."""
 
     verdict_s: _NotNegative = 30.0
-    """How long to wait for evidence on why an attempt ended before it is charged to a budget."""
+    """How long at most to wait for evidence on why an attempt ended before it is charged to a budget; two reads of the
+    node table are enough."""
 
     release_stuck_s: _Positive = 60.0
     """A draining slice that has not been released for so long is reported as stuck."""
