@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 
 class HostEnd(NamedTuple):
@@ -55,8 +55,7 @@ class AttemptRecord(NamedTuple):
 class AttemptLog:
     """The last attempts, each as it was recorded last; written by one thread and read by any without a lock.
 
-    Every write replaces the whole mapping, so that a reader sees one state or the next. Attempts are few: a copy costs
-    less than what an attempt does anyway.
+    Readers look through a copy of the values, which the interpreter makes in one step: they see one write or the next.
     """
 
     def __init__(self, limit: int) -> None:
@@ -65,15 +64,14 @@ class AttemptLog:
             raise ValueError(f"a log keeps at least one attempt, not {limit}")
         self._limit = limit
         self._revision = 0
-        self._kept: Mapping[str, tuple[int, AttemptRecord]] = {}
+        self._kept: dict[str, tuple[int, AttemptRecord]] = {}
 
     def record(self, attempt: AttemptRecord) -> None:
         """Keep an attempt, in the place of what was recorded of it before. Only the writer thread may call this."""
         self._revision += 1
-        kept = {**self._kept, attempt.key: (self._revision, attempt)}
-        while len(kept) > self._limit:
-            del kept[next(iter(kept))]
-        self._kept = kept
+        if attempt.key not in self._kept and len(self._kept) == self._limit:
+            del self._kept[next(iter(self._kept))]
+        self._kept[attempt.key] = self._revision, attempt
 
     def restore(self, attempts: Iterable[AttemptRecord]) -> None:
         """Begin with the newest of these, given in the order in which they began, in the place of what is kept."""
@@ -83,9 +81,9 @@ class AttemptLog:
 
     def of(self, run: str | None = None) -> tuple[AttemptRecord, ...]:
         """Give the attempts of this run, or of all, in the order in which they began."""
-        return tuple(attempt for _, attempt in self._kept.values() if run in {None, attempt.run})
+        return tuple(attempt for _, attempt in list(self._kept.values()) if run in {None, attempt.run})
 
     def since(self, revision: int) -> tuple[int, tuple[AttemptRecord, ...]]:
         """Give the newest revision, and what was recorded after the given one, in the order in which it began."""
-        fresh = [entry for entry in self._kept.values() if entry[0] > revision]
+        fresh = [entry for entry in list(self._kept.values()) if entry[0] > revision]
         return max((entry[0] for entry in fresh), default=revision), tuple(attempt for _, attempt in fresh)

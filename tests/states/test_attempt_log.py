@@ -1,6 +1,7 @@
 """The log of attempts: what is kept, in which order, and what a reader that comes again is given."""
 
 import json
+import threading
 
 import pytest
 
@@ -44,6 +45,27 @@ def test_the_oldest_are_forgotten_beyond_the_limit():
     assert [row.number for row in log.of()] == [2, 3]
     with pytest.raises(ValueError, match="at least one"):
         AttemptLog(0)
+
+
+def test_a_reader_on_another_thread_sees_one_write_or_the_next():
+    log, over = AttemptLog(50), threading.Event()
+    seen = []
+
+    def read():
+        revision = 0
+        while not over.is_set():
+            revision, fresh = log.since(revision)
+            seen.append((len(log.of()), len(fresh)))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(1, 20_001):
+        log.record(attempt(number=number))
+    over.set()
+    reader.join(10.0)
+    assert not reader.is_alive()
+    assert seen
+    assert max(max(pair) for pair in seen) <= 50
 
 
 def test_a_record_is_ready_for_json():
