@@ -15,6 +15,7 @@ from sliceform.controller.reconcile.decide.sync import FOREVER, silent_ranks, sy
 from sliceform.controller.reconcile.decide.sync import due as slice_due
 from sliceform.controller.reconcile.decide.sync_attempt import sync_attempts
 from sliceform.controller.reconcile.ledger import Ledger
+from sliceform.states.reasons import Reason
 from sliceform.states.slices import SliceState
 
 #: Facts of one life lead to further facts of it, and decisions to further ones, at most so often within a tick.
@@ -41,8 +42,8 @@ def converge(ledger: Ledger) -> float:
 
 
 def _do(ledger: Ledger, steps: Sequence[Step | WorkStep]) -> bool:
-    """Commit what was decided; return whether more may follow: something was decided of a run, or an attempt moved."""
-    worked = [commit(ledger, [step]) or isinstance(step, WorkStep) for step in steps]
+    """Commit what was decided; return whether more may follow: a run or an attempt moved, or a run is to end."""
+    worked = [commit(ledger, [step]) or step.reason is Reason.LIMIT_REACHED for step in steps]
     return any(worked)
 
 

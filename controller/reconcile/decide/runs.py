@@ -40,8 +40,9 @@ def go_on(fleet: Fleet) -> tuple[list[WorkStep], float]:
             continue  # it only waits, and there may be thousands
         active = run.active
         if active is not None:
-            steps += stopping.stop(run, active, fleet)
-            due = min(due, stopping.due(active))
+            stops = list(stopping.stop(run, active, fleet))
+            steps += stops
+            due = min(due, stopping.due(active, stops))
         else:
             steps += _after_attempt(run)
         due = min(due, sync_attempt.due(run, fleet))

@@ -5,7 +5,7 @@ Pure: reads the attempt and the lives of its slices; only commands come from her
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from sliceform.controller.model.events import OutcomeKind
 from sliceform.controller.model.settings import Settings
@@ -32,9 +32,13 @@ def stop(run: RunRecord, attempt: Attempt, fleet: Fleet) -> Iterator[WorkStep]:
         yield WorkStep(attempt.spec.key, None, given=halt)
 
 
-def due(attempt: Attempt) -> float:
-    """Return the loop time at which an attempt under way is to be stopped by force."""
-    return FOREVER if attempt.stop_at is None or attempt.force_by is not None else attempt.stop_at
+def due(attempt: Attempt, steps: Iterable[WorkStep] = ()) -> float:
+    """Return the loop time at which an attempt under way is to be stopped by force, once these steps are committed."""
+    by: Attempt | Halt = attempt
+    for step in steps:
+        if isinstance(step.given, Halt):
+            by = step.given
+    return FOREVER if by.stop_at is None or by.force_by is not None else by.stop_at
 
 
 def _begin(run: RunRecord, attempt: Attempt) -> Iterator[WorkStep]:
