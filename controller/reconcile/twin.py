@@ -57,7 +57,8 @@ def _copy(ledger: Ledger) -> Ledger:
     fleet.places = _apart(ledger.fleet.places)
     fleet.places.strikes = {node: _apart(strikes) for node, strikes in ledger.fleet.places.strikes.items()}
     fleet.backoff = copy.deepcopy(ledger.fleet.backoff)
-    twin.place_map = ledger.place_map.twin()
+    twin.place_map = _apart(ledger.place_map)
+    twin.place_map.usable = _apart(ledger.place_map.usable)
     twin.outbox = _apart(ledger.outbox)
     twin.users = {node: set(users) for node, users in ledger.users.items()}
     twin.released = list(ledger.released)

@@ -5,7 +5,6 @@ Only places whose nodes changed are judged anew. The loop's thread owns it; no I
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -70,7 +69,7 @@ class PlaceMap:
         self.places: dict[str, Place] = {}
         #: TPU slices that are not whole.
         self._faulty: dict[str, Place] = {}
-        self._usable = Usable()
+        self.usable = Usable()
         #: The last outlook, of which version it is, what it was to keep away from, and which places changed since.
         self._outlook: Outlook | None = None
         self._seen = -1
@@ -81,16 +80,6 @@ class PlaceMap:
         self.owners: dict[str, str] = {}
         #: Grows with everything that may change where reservations go.
         self.version = 0
-
-    def twin(self) -> PlaceMap:
-        """Return a copy that goes its own way; what is known of a single node or place is a value, and shared."""
-        made = copy.copy(self)
-        for name, value in vars(self).items():
-            if isinstance(value, dict | set):
-                setattr(made, name, copy.copy(value))
-        made._usable = copy.deepcopy(self._usable)  # noqa: SLF001 - it is one of us
-        made._outlook = None  # noqa: SLF001 - it shows what is usable in the other one
-        return made
 
     def take(self, nodes: Mapping[str, Node], changed: Iterable[str], now: float) -> None:
         """Take in a read of the node table, in which the rows of `changed` differ from the read before."""
@@ -163,10 +152,10 @@ class PlaceMap:
         place = self.places.get(name)
         if place is not None and (not place.whole or name in self._avoided):
             place = None
-        self._usable.put(name, place, held=name in self.holders)
+        self.usable.put(name, place, held=name in self.holders)
 
     def _look_out(self) -> Outlook:
-        avoided, usable = self._avoided, self._usable
+        avoided, usable = self._avoided, self.usable
         barred: dict[str, str] = {}
         names, nodes = set(avoided), set[str]()
         traps, trap_nodes = {name for name in avoided if self._may_land(name)}, set[str]()

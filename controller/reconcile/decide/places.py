@@ -186,7 +186,7 @@ def _units(nodes: Sequence[Node], shape: SliceShape) -> int:
         return 1
     counts = {node.resources.get("TPU", 0.0) / shape.chips_per_host for node in nodes if node.resources}
     found = counts.pop() if len(counts) == 1 else 1
-    return int(found) if found > 1 and found == int(found) else 1
+    return int(found) if found >= 1 and found == int(found) else 1
 
 
 def _absent(nodes: Sequence[Node], missing: Sequence[int]) -> str:

@@ -243,7 +243,7 @@ LEFT_OUT: dict[str, str] = {
     "PlaceMap._changed": _CACHE,
     "PlaceMap.places": _CACHE,
     "PlaceMap._faulty": _CACHE,
-    "PlaceMap._usable": _CACHE,
+    "PlaceMap.usable": _CACHE,
     "PlaceMap._members": _CACHE,
     "PlaceMap._place_of": _CACHE,
     "PlaceMap._nodes": "the node table of the fleet",
