@@ -50,7 +50,7 @@ def explain(state: str, of: str | None, *, as_json: bool) -> int:
         if of in {None, kind} and any(row.source == source for row in table.rows)
     }
     if not tables:
-        raise click.BadParameter(f"nothing happens to {'an' if of == 'attempt' else 'a'} {of} in {state}")
+        raise click.BadParameter(f"no {of} is ever {state}")
     if as_json:
         screen.show_json(
             {kind: [_row(row) for row in table.rows if row.source == source] for kind, table in tables.items()}

@@ -27,6 +27,17 @@ def sizes(run: Any) -> list[int]:
     return [len(attempt.slices) for attempt in run.attempts]
 
 
+def about_to_grow(sim_fleet: Make) -> tuple[Any, Any]:
+    """Return a world, and its only run, which is stopping on two slices to go on on four."""
+    world = sim_fleet([2, 4], 2, shape=SMALL, work_s=FOR_EVER, stop_s=FOR_EVER).ready(2)
+    run = world.fleet.submit(int)
+    world.go(60, 1.0)
+    world.sim.add_slice("more-1")
+    world.sim.add_slice("more-2")
+    world.until(lambda: bool(world.told(Reason.ATTEMPT_SUPERSEDED)), 700)
+    return world, run
+
+
 class TestCapacity:
     def test_a_loss_is_replaced_at_once_though_growth_pauses(self, sim_fleet: Make) -> None:
         world = sim_fleet([2, 4, 8], list("abcde"), shape=SMALL, work_s=FOR_EVER).ready(5)
@@ -207,12 +218,7 @@ class TestQueue:
         assert sorted(range(4), key=begun.__getitem__) == [2, 3, 0, 1]
 
     def test_what_a_run_was_stopped_to_grow_to_is_kept_for_it(self, sim_fleet: Make) -> None:
-        world = sim_fleet([2, 4], 2, shape=SMALL, work_s=FOR_EVER, stop_s=FOR_EVER).ready(2)
-        first = world.fleet.submit(int)
-        world.go(60, 1.0)
-        world.sim.add_slice("more-1")
-        world.sim.add_slice("more-2")
-        world.until(lambda: bool(world.told(Reason.ATTEMPT_SUPERSEDED)), 700)
+        world, first = about_to_grow(sim_fleet)
         second = world.fleet.options(slices=2).submit(int)
         world.step()
         assert second.status().detail.endswith("2 are, and kept for run-1")
@@ -234,12 +240,7 @@ class TestQueue:
         assert loses.status().state == "running"
 
     def test_nothing_is_kept_for_a_run_that_was_to_grow_and_is_cancelled(self, sim_fleet: Make) -> None:
-        world = sim_fleet([2, 4], 2, shape=SMALL, work_s=FOR_EVER, stop_s=FOR_EVER).ready(2)
-        first = world.fleet.submit(int)
-        world.go(60, 1.0)
-        world.sim.add_slice("more-1")
-        world.sim.add_slice("more-2")
-        world.until(lambda: bool(world.told(Reason.ATTEMPT_SUPERSEDED)), 700)
+        world, first = about_to_grow(sim_fleet)
         first.cancel(300.0)
         second = world.fleet.options(slices=2).submit(int)
         world.go(2, 1.0)

@@ -36,8 +36,8 @@ _NUMBERS = (
     Explained(
         "controller/reconcile/decide/places.py",
         "_units",
-        "return int(found) if found > 1 and found == int(found) else 1",
         "return int(found) if found >= 1 and found == int(found) else 1",
+        "return int(found) if found > 1 and found == int(found) else 1",
         "One is 1 either way.",
     ),
     Explained(
