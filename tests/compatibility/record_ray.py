@@ -44,7 +44,9 @@ def write(path: Path) -> None:
 
 
 def _await(run: Run, state: str) -> None:
+    end = time.monotonic() + 60.0
     while run.status().state != state:
+        assert time.monotonic() < end, run.status().detail
         time.sleep(0.1)
 
 
