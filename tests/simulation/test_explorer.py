@@ -18,7 +18,7 @@ from .explorer.search import FoundError, explore
 def test_every_state_is_sound_and_converges(configuration: Configuration) -> None:
     result = explore(configuration, within_s=860.0)
     sys.stdout.write(f"{result}\n")
-    assert result.states > 5_000
+    assert result.states > 1_000
 
 
 def test_a_search_that_is_cut_off_fails() -> None:

@@ -35,6 +35,7 @@ SETTINGS: dict[str, float] = {
     "settle_s": 1.0,
     "scale_up_after_s": 1.0,
     "surplus_s": 2.0,
+    "overtake_s": 2.0,
     "avoid_lost_s": 2.0,
     "quarantine_after": 2,
     "quarantine_s": 2.0,
@@ -45,7 +46,7 @@ SETTINGS: dict[str, float] = {
     "release_stuck_s": 2.0,
     "history_limit": 10_000,
 }
-#: What is longer ago than all of these is as good as for ever.
+#: What is longer ago than all of these is as good as for ever; `fields` says where a shorter one will do.
 LONG_AGO_S = 4.0
 EPOCH_S = 1_000_000.0
 

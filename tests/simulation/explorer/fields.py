@@ -11,8 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .core import SETTINGS
+
 #: States in which nothing asks since when.
 _WORKING = frozenset({"ready", "running"})
+#: Reasons of a drain by which its work is told that somebody asked for it.
+_STOPPED_BY_ORDER = frozenset({"closed", "operator"})
+
+
+@dataclass(frozen=True, slots=True)
+class Ago:
+    """A past moment that is compared with spans of so many seconds at most: what is longer ago is so long ago."""
+
+    since: float
+    span_s: float
+    epoch: bool
+
+
+def _ago(since: float, *spans: str, epoch: bool = False) -> Ago:
+    """Read a past moment that these settings are compared with."""
+    return Ago(since, max(SETTINGS[span] for span in spans), epoch)
 
 
 class Reading(enum.Enum):
@@ -20,8 +38,6 @@ class Reading(enum.Enum):
 
     #: A past moment: how long ago, up to the longest span that anything compares it with.
     AGO = "ago"
-    #: The same, compared with a second at most.
-    EPOCH_SOON = "epoch soon"
     #: A coming moment: in how long.
     DUE = "due"
     EPOCH_DUE = "epoch due"
@@ -33,7 +49,7 @@ class Reading(enum.Enum):
     WHETHER = "whether"
 
 
-AGO, EPOCH_SOON, DUE, EPOCH_DUE, FEW, SPAN, WHETHER = Reading
+AGO, DUE, EPOCH_DUE, FEW, SPAN, WHETHER = Reading
 
 
 def _attempts(run: Any) -> list[Any]:
@@ -44,7 +60,9 @@ def _attempts(run: Any) -> list[Any]:
     open_ones = [*run.unsettled, *([run.active] if run.active is not None else [])]
     # How the last one ended decides whether the run goes on, until it does.
     judged = last.ended if run.active is None and not run.waiting else None
-    return [*open_ones, last.spec.members, judged]
+    # Whether it began less than `backoff_max_s` ago is asked of the second in a row that ends soon and of later ones.
+    young = _ago(last.started_epoch_s, "backoff_max_s", epoch=True) if run.hasty and not run.waiting else None
+    return [*open_ones, last.spec.members, judged, young]
 
 
 def _blame_that_counts(state: Any) -> list[Any]:
@@ -54,25 +72,55 @@ def _blame_that_counts(state: Any) -> list[Any]:
     return [(life, state.blame[life]) for life in dict.fromkeys([*ledger.fleet.lives, *members]) if life in state.blame]
 
 
-@dataclass(frozen=True, slots=True)
-class Ago:
-    """A past moment, where only some states of a record count it."""
+def _since_of_slice(record: Any) -> Ago | None:
+    """Since when it is in its state, unless nothing asks in that one."""
+    return None if record.state in _WORKING else _ago(record.since, "pending_s", "placed_s", "release_stuck_s")
 
-    since: float
+
+def _since_of_run(run: Any) -> Ago | None:
+    return _ago(run.since, "overtake_s", "settle_s") if run.waiting else None
+
+
+def _added_at(fleet: Any) -> list[Ago]:
+    """How long a run that waits has seen no more slices: one of several sizes settles for fewer."""
+    if len(fleet.desired.sizes) == 1:
+        return []
+    return [_ago(max(fleet.added_at, run.since), "settle_s") for run in fleet.runs if run.waiting]
 
 
 def _idle_since(fleet: Any) -> list[Any]:
-    """Since when slices are idle, and when one was lost last: with several sizes some may be surplus."""
-    ready = [life.record.since for life in fleet.lives.values() if life.record.state == "ready"]
-    return [Ago(since) for since in (fleet.lost_at, *ready)]
+    """Since when slices are idle: a run may grow into them, and between sizes that are far apart some are surplus.
+
+    Surplus ones are given back only so long after anything came or went.
+    """
+    desired = fleet.desired
+    if len(desired.sizes) == 1:
+        return []
+    idle = [life.record.since for life in fleet.lives.values() if life.record.state == "ready"]
+    grows = [_ago(since, "scale_up_after_s") for since in idle]
+    if all(desired.valid_size(count) == count for count in range(1, desired.largest)):
+        return grows
+    return [*grows, *(_ago(max(since, fleet.added_at, fleet.lost_at), "surplus_s") for since in idle)]
+
+
+def _strikes(places: Any) -> dict[Any, Any]:
+    """Failures of nodes, as long as they count or have led to a quarantine."""
+    return {
+        node: [min(kept.quarantines, 2), *(_ago(time, "quarantine_s") for time in kept.times)]
+        for node, kept in places.strikes.items()
+    }
+
+
+def _asked_since(item: Any) -> Ago | None:
+    """Since when something is asked for: of a grace, never longer than that of a drain, what is left counts."""
+    return _ago(item.since, "drain_grace_s") if getattr(item.request, "grace_s", 0.0) else None
 
 
 READ: dict[str, Reading | Callable[[Any], Any]] = {
-    "Ago.since": AGO,
     "Reservations._known": lambda kept: (
         kept._known == (kept._ledger.place_map.version, kept._ledger.fleet.places.version)
     ),
-    "SliceRecord.since": lambda record: None if record.state in _WORKING else Ago(record.since),
+    "SliceRecord.since": _since_of_slice,
     "SliceRecord.deadline": EPOCH_DUE,
     "Life.heard": AGO,
     "Life.raylet_heard": AGO,
@@ -91,29 +139,27 @@ READ: dict[str, Reading | Callable[[Any], Any]] = {
     "Attempt.stop_at": DUE,
     "Attempt.deadline": EPOCH_DUE,
     "Attempt.force_by": DUE,
-    "Attempt.doubted_at": AGO,
-    # Whether it began less than `backoff_max_s` ago.
-    "Attempt.started_epoch_s": EPOCH_SOON,
+    "Attempt.doubted_at": lambda attempt: _ago(attempt.doubted_at, "verdict_s"),
+    "SliceRecord.reason": lambda record: record.reason in _STOPPED_BY_ORDER,
     "State.blame": _blame_that_counts,
     "RunRecord.attempts": _attempts,
-    "RunRecord.since": lambda run: Ago(run.since) if run.waiting else None,
+    "RunRecord.since": _since_of_run,
     "RunRecord.not_before": DUE,
     "RunRecord.hasty": FEW,
     "RunRecord.cancel_by": DUE,
     "Fleet.closing_by": DUE,
     "Avoided.until": DUE,
-    "Avoided.since": AGO,
+    "Avoided.since": lambda avoided: _ago(avoided.since, "quarantine_s"),
     "Avoided.trial_s": SPAN,
-    "_Strikes.times": AGO,
-    "Fleet.added_at": AGO,
-    "Fleet.lost_at": lambda fleet: _idle_since(fleet) if len(fleet.desired.sizes) > 1 else None,
+    "Places.strikes": _strikes,
+    "Fleet.added_at": _added_at,
+    "Fleet.lost_at": _idle_since,
     "Pause.until": DUE,
     "Pause.count": FEW,
     "Vacancy.failures": lambda vacancy: vacancy.failures > 0,
     "Vacancy.not_before": DUE,
     "Outstanding.due": DUE,
-    # Of a grace, what is left counts.
-    "Outstanding.since": lambda item: Ago(item.since) if getattr(item.request, "grace_s", 0.0) else None,
+    "Outstanding.since": _asked_since,
     "Notify.deadline_epoch_s": EPOCH_DUE,
     "Stop.grace_s": SPAN,
     "Release.grace_s": SPAN,
@@ -135,6 +181,8 @@ _FIXED = "the same in all states of a configuration"
 
 LEFT_OUT: dict[str, str] = {
     "HostRecord.since": "told, and decides nothing",
+    "Attempt.started_epoch_s": "among the attempts of the run",
+    "HostRecord.reason": "told, and decides nothing",
     "Attempt.since": "told, and decides nothing",
     "Attempt.at": "told, and decides nothing",
     "Attempt.reason": "told, and decides nothing",

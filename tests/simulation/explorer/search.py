@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from . import checks, core
 from .model import Action, Budget, Configuration, State
+from .snapshot import Store
 
 #: A healed fleet converges within so many steps; one that goes in circles is found before that.
 _STEPS = 400
@@ -65,12 +66,13 @@ class Search:
 
     configuration: Configuration
     result: Result
+    store: Store
     #: By key, what may still have happened where a state was visited; none covers another.
     visited: dict[int, list[Budget]] = field(default_factory=dict)
     #: By key: which state follows if nothing goes wrong any more, None if the fleet has converged; and the way there.
     following: dict[int, tuple[int | None, Path | None]] = field(default_factory=dict)
-    #: By how much has gone wrong until then: states of which what takes of the budget is still to be done.
-    dear: list[list[tuple[State, Path | None]]] = field(default_factory=list)
+    #: By how much has gone wrong until then: states, packed, of which what takes of the budget is still to be done.
+    dear: list[list[tuple[bytes, Path | None]]] = field(default_factory=list)
     #: Fleets with a place fewer, by key, that are known to converge.
     converging: set[int] = field(default_factory=set)
 
@@ -84,7 +86,8 @@ class Search:
         while level < len(self.dear):
             pending = self.dear[level]
             while pending:
-                state, path = pending.pop()
+                packed, path = pending.pop()
+                state = self.store.unpack(packed)
                 before = checks.states(state)
                 for action in list(state.dear()):
                     self._visit(self._go(state.twin(), action, before, path), level + 1)
@@ -115,25 +118,23 @@ class Search:
                 self.result.depth = max(self.result.depth, 0 if path is None else path.length)
                 self._lose_a_place(state, path)
             known.append(state.budget)
-            kept = self._keep(state, path, level)
+            self._keep(state, path, level)
             before = checks.states(state)
             free = state.free()
             settled = free[0] == ("time",) and not checks.settled(state, self.configuration.places)
             for at, action in enumerate(free):
-                following = state if action is free[-1] and not kept else state.twin()
+                following = state if action is free[-1] else state.twin()
                 found = self._go(following, action, before, path)
                 if at == 0 and key not in self.following:
                     self.following[key] = (None if settled else found[0][1], path)
                 stack += found
 
-    def _keep(self, state: State, path: Path | None, level: int) -> bool:
-        """Keep a state until its turn comes to do what takes of the budget; return whether there is any."""
-        some = any(True for _ in state.dear())
-        if some:
+    def _keep(self, state: State, path: Path | None, level: int) -> None:
+        """Keep a state until its turn comes to do what takes of the budget, if there is any."""
+        if any(True for _ in state.dear()):
             while len(self.dear) <= level:
                 self.dear.append([])
-            self.dear[level].append((state, path))
-        return some
+            self.dear[level].append((self.store.pack(state), path))
 
     def _all_converge(self) -> None:
         """See that every state, healed, leads to one in which the fleet has converged."""
@@ -205,7 +206,7 @@ def explore(configuration: Configuration, *, within_s: float) -> Result:
     """
     result = Result(configuration.name)
     with core.steady():
-        Search(configuration, result).run(within_s)
+        Search(configuration, result, Store(State.begin(configuration))).run(within_s)
     return result
 
 

@@ -1,6 +1,6 @@
-"""Copy a state, and name it by a key that is the same for all states that differ in names and absolute time alone.
+"""Copy a state, pack it away, and name it by a key that is the same where only names and absolute time differ.
 
-Both are derived from the objects themselves: dataclasses by their fields, the few plain objects of the core by their
+All are derived from the objects themselves: dataclasses by their fields, the few plain objects of the core by their
 attributes. `fields` says how times are read and what is left out; whatever it does not know fails here.
 """
 
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import io
+import pickle
 import re
 import types
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from operator import attrgetter
 from typing import Any
 
-from .fields import LEFT_OUT, PLAIN, READ, REMADE, SHARED, UNORDERED, Reading
+from .fields import LEFT_OUT, PLAIN, READ, REMADE, SHARED, UNORDERED, Ago, Reading
 
 #: Ids that a key does not depend on: of lives, nodes, runs, and attempts of these.
 _ID = re.compile(r"((?:slice|node)-\d+|run-\d+(?:/\d+)?)")
@@ -108,6 +111,54 @@ _COPIES: dict[type, Callable[[Any, dict[int, Any]], Any]] = {
 _WHOLE: set[type] = {type(None), bool, int, float, str, bytes, frozenset, types.FunctionType, types.MappingProxyType}
 
 
+# Packing.
+
+
+class Store:
+    """Packs states of one search, of which there are too many to keep as they are: a tenth of the size."""
+
+    def __init__(self, example: Any) -> None:
+        """Take a state that others are like: what they have in common with it is not kept again."""
+        self._common = b""
+        self._common = zlib.decompress(self.pack(example))
+
+    def pack(self, state: Any) -> bytes:
+        """Return a state as bytes that are good in this process."""
+        written = io.BytesIO()
+        _Packer(written, pickle.HIGHEST_PROTOCOL).dump(state)
+        packer = zlib.compressobj(1, zdict=self._common)
+        return packer.compress(written.getvalue()) + packer.flush()
+
+    def unpack(self, packed: bytes) -> Any:
+        """Return the state again."""
+        return pickle.loads(zlib.decompressobj(zdict=self._common).decompress(packed))
+
+
+class _Packer(pickle.Pickler):
+    """Leaves out what all states share."""
+
+    def reducer_override(self, thing: Any) -> Any:
+        cls = thing.__class__
+        if cls is types.MappingProxyType:
+            return _proxy, (dict(thing),)
+        if (cls is types.FunctionType and thing.__module__ != __name__) or cls.__name__ in SHARED:
+            _SHARED_THINGS.setdefault(id(thing), thing)
+            return _shared, (id(thing),)
+        return NotImplemented
+
+
+def _proxy(mapping: dict[Any, Any]) -> Any:
+    return types.MappingProxyType(mapping)
+
+
+def _shared(name: int) -> Any:
+    return _SHARED_THINGS[name]
+
+
+#: By id, what packed states refer to.
+_SHARED_THINGS: dict[int, Any] = {}
+
+
 # Keys.
 
 
@@ -160,7 +211,6 @@ class Key:
 
 _READINGS: dict[Reading, Callable[[Any, Key], Hashable]] = {
     Reading.AGO: lambda value, key: min(key.now - value, key.cap),
-    Reading.EPOCH_SOON: lambda value, key: min(key.epoch - value, 1.0),
     Reading.DUE: lambda value, key: max(value - key.now, 0.0),
     Reading.EPOCH_DUE: lambda value, key: max(value - key.epoch, 0.0),
     Reading.FEW: lambda value, _: min(value, 2),
@@ -237,6 +287,7 @@ _ITSELF: set[type] = {type(None), bool, int, bytes}
 _NAMELESS: set[str] = set()
 _KEYS: dict[type, Callable[[Any, Key], Hashable]] = {
     str: lambda thing, key: key.name(thing),
+    Ago: lambda thing, key: min((key.epoch if thing.epoch else key.now) - thing.since, thing.span_s),
     tuple: _sequence,
     list: _sequence,
     deque: _sequence,
