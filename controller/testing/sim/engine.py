@@ -19,7 +19,7 @@ from sliceform.controller.model.events import (
 )
 from sliceform.controller.testing.sim.cluster import SimCluster, SimNode, SimPlace
 from sliceform.controller.testing.sim.groups import Placer, SimGroup
-from sliceform.controller.testing.sim.lives import AgentState, Heard, SimAgent, SimLife, audit
+from sliceform.controller.testing.sim.lives import AgentState, Heard, SimAgent, SimLife
 from sliceform.controller.testing.sim.processes import Processes
 from sliceform.controller.testing.sim.timeline import Timeline
 from sliceform.states.reasons import Reason
@@ -168,7 +168,7 @@ class SimEngine:
 
     @property
     def _quota_is_used_up(self) -> bool:
-        return self.quota is not None and sum(bool(held.places) for held in audit(self.lives).values()) >= self.quota
+        return self.quota is not None and sum(life.placed for life in self.lives.values()) >= self.quota
 
     def _answering_on(self, node: SimNode) -> list[tuple[SimLife, int]]:
         return [(life, rank) for life, rank in self.tenants(node) if life.agents[rank].answers]

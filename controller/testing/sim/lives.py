@@ -132,6 +132,11 @@ class SimLife:
             self.beats = Heard(well, tuple(rank for rank, unwell in heard if unwell))
         return self.beats
 
+    @property
+    def placed(self) -> bool:
+        """Whether it has a node anywhere."""
+        return any(node is not None for group in self.groups for node in group.bundles)
+
     def holding(self) -> SimHolding:
         """Return what it holds."""
         nodes = [node for group in self.groups for node in group.bundles if node is not None]
