@@ -101,7 +101,9 @@ def _use(ledger: Ledger, life: Life, node_id: str | None, rank: int | None) -> N
         return
     ledger.users.setdefault(node_id, set()).add((life.record.id, rank))
     row = ledger.fleet.nodes.get(node_id)
-    if row is not None:
+    if row is None:
+        ledger.unseen[node_id] = False
+    else:
         fold_node(life, rank, node_id, row)
 
 

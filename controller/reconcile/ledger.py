@@ -47,6 +47,8 @@ class Ledger:
     tick: int = 0
     #: Who uses which node: (slice id, host rank or None for the head group's node).
     users: dict[str, set[tuple[str, int | None]]] = field(default_factory=dict)
+    #: Nodes in use that the node table has not shown yet, and whether it was read since they are.
+    unseen: dict[str, bool] = field(default_factory=dict)
     #: Lives that were released in this tick, of which the backend may drop everything.
     released: list[str] = field(default_factory=list)
     #: Nodes that are left of every kind of accelerator, as counted in a tick; see `kinds`.

@@ -9,6 +9,7 @@ from sliceform.controller.model.events import (
     Event,
     Explained,
     HostDied,
+    Node,
     NodesSeen,
     ObservationFailed,
     ProcessEnded,
@@ -126,12 +127,31 @@ class Observer:
         fleet.surveyed = True
         for node_id in changed:
             row = event.nodes.get(node_id)
-            for slice_id, rank in ledger.users.get(node_id, ()):
-                life = fleet.lives.get(slice_id)
-                if life is not None:
-                    fold_node(life, rank, node_id, row)
+            self._take_node(node_id, row)
             if row is not None and row.alive and node_id not in before:
                 fleet.pause = fleet.pause.end()
+        self._miss_nodes()
+
+    def _take_node(self, node_id: str, row: Node | None) -> None:
+        """Tell all who use a node what the table says of it."""
+        ledger = self._ledger
+        ledger.unseen.pop(node_id, None)
+        for slice_id, rank in ledger.users.get(node_id, ()):
+            life = ledger.fleet.lives.get(slice_id)
+            if life is not None:
+                fold_node(life, rank, node_id, row)
+
+    def _miss_nodes(self) -> None:
+        """Take nodes in use that two reads in a row have not shown as gone: of the first it is not known how old it is.
+
+        They joined and were forgotten while the table was not read.
+        """
+        unseen = self._ledger.unseen
+        for node_id, read in list(unseen.items()):
+            if read:
+                self._take_node(node_id, None)
+            else:
+                unseen[node_id] = True
 
     def _effect_failed(self, life: Life, event: EffectFailed) -> None:
         ledger, fleet = self._ledger, self._ledger.fleet

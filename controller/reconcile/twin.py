@@ -61,6 +61,7 @@ def _copy(ledger: Ledger) -> Ledger:
     twin.place_map.usable = _apart(ledger.place_map.usable)
     twin.outbox = _apart(ledger.outbox)
     twin.users = {node: set(users) for node, users in ledger.users.items()}
+    twin.unseen = dict(ledger.unseen)
     twin.released = list(ledger.released)
     twin.room = (ledger.room[0], ledger.room[1].copy())
     return twin
