@@ -316,7 +316,8 @@ def main(argv: list[str] | None = None) -> int:
     rate = 60 * sum(each.ticks / each.seconds for each in done)
     ticks, schedules = sum(each.ticks for each in done), sum(each.schedules for each in done)
     failures = [failure for each in done for failure in each.failures]
-    print(f"seeds from {asked.seed}: {schedules} schedules, fleets of {asked.slices} to {asked.slices + SPREAD - 1} slices")
+    most = asked.slices + SPREAD - 1
+    print(f"seeds from {asked.seed}: {schedules} schedules, fleets of {asked.slices} to {most} slices")
     print(f"{ticks} ticks, {rate:.0f} a minute, {sum(each.committed for each in done) / ticks:.0%} committed")
     for schedule, failure in failures:
         file = asked.keep / f"swarm-{schedule.seed}.txt"
