@@ -12,12 +12,13 @@ COUNT ?= 60
 JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint swarm prove planted bench clean
+.PHONY: help demo test lint docs swarm prove planted bench clean
 
 help:
 	@echo 'make demo    train on a fleet that loses a slice and gets it back'
 	@echo 'make test    all checks and tests'
 	@echo 'make lint    the checks alone'
+	@echo 'make docs    the documentation as a site in build/site, with an API reference; warnings are errors'
 	@echo 'make swarm   random schedules on big simulated fleets for a minute: make swarm SEED=7 SECONDS=600'
 	@echo 'make bench   the measurements, one after the other'
 	@echo 'make prove   every state that small fleets reach, by the hour'
@@ -37,6 +38,9 @@ lint: $(STAMP)
 	@$(RUN) $(BIN)/lint-imports
 	@$(RUN) $(BIN)/mypy
 	@$(BIN)/vulture
+
+docs: $(STAMP)
+	@$(RUN) $(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet docs build/site
 
 swarm: $(STAMP)
 	@$(RUN) $(BIN)/python -m tests.simulation.swarm --seed $(SEED) --seconds $(SECONDS)
@@ -58,7 +62,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'sliceform needs Python 3.11 or newer: make PYTHON=/path/to/python3.11' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -u PIP_NO_COMPILE $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[demo,dev]'
+	$(RUN) -u PIP_NO_COMPILE $(BIN)/python -m pip install --disable-pip-version-check --quiet --editable '.[demo,dev,docs]'
 	@mkdir -p $(VENV)/typed/sliceform
 	@ln -sfn ../../../controller $(VENV)/typed/sliceform/controller
 	@ln -sfn ../../../states $(VENV)/typed/sliceform/states

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    __version__: str
     from sliceform.controller.api.controller import SliceController
     from sliceform.controller.api.run import Run, RunResult
     from sliceform.controller.errors import (
@@ -103,6 +104,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name from the module that it lives in."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("sliceform")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

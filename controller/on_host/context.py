@@ -47,7 +47,7 @@ class HostContext:
     attempt: int
     #: Why the attempt before this one ended; None for the first.
     previous: str | None
-    #: `address:port` on rank 0's host, free when the attempt began.
+    #: Address and port on rank 0's host, with a colon between them; free when the attempt began.
     coordinator_address: str
     _signal: StopSignal
 
@@ -142,13 +142,18 @@ def initialize_jax(**options: Any) -> None:
 
     Raises:
         RuntimeError: it was not called inside a function that a fleet runs, or jax cannot join.
+        ModuleNotFoundError: jax is not installed on this host.
 
     """
     context = host_context()
     if context.world_size == 1:
         return
-    import jax
-
+    try:
+        import jax
+    except ModuleNotFoundError as error:
+        if error.name == "jax":
+            error.add_note("initialize_jax() needs jax on every host: install it there, or ship it with runtime_env")
+        raise
     if jax.distributed.is_initialized():
         return
     jax.distributed.initialize(

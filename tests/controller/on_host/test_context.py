@@ -75,6 +75,18 @@ def test_the_deadline_is_that_of_the_stop(enter: Callable[[int], context.HostCon
         here.rank = 3  # type: ignore[misc]
 
 
+def test_a_host_without_jax_is_told_what_to_do(
+    enter: Callable[[int], context.HostContext], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enter(2)
+    monkeypatch.setitem(sys.modules, "jax", None)
+    with pytest.raises(ModuleNotFoundError) as error:
+        context.initialize_jax()
+    assert error.value.__notes__ == [
+        "initialize_jax() needs jax on every host: install it there, or ship it with runtime_env"
+    ]
+
+
 def test_hosts_join_once_with_the_users_options(
     enter: Callable[[int], context.HostContext], joined: list[dict[str, Any]]
 ) -> None:
