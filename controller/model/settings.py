@@ -125,6 +125,9 @@ class Settings(BaseSettings):
     io_queue_limit: _Count = 100_000
     """How many calls to the cluster may wait in the queue."""
 
+    coordinator_ports: Annotated[str, Field(pattern=r"^\d{1,5}-\d{1,5}$")] = "20000-31999"
+    """From which ports to which an attempt takes two on its first host, for the hosts to meet; jax uses one of them."""
+
     jax_shutdown_s: _NotNegative = 300.0
     """How long `jax.distributed.shutdown()` may take after the user's function."""
 
@@ -136,6 +139,12 @@ class Settings(BaseSettings):
 
     kill_device_holders: bool = False
     """Whether `clean_devices` also ends holders that no run of ours left."""
+
+    @property
+    def port_range(self) -> range:
+        """The ports of `coordinator_ports`."""
+        first, _, last = self.coordinator_ports.partition("-")
+        return range(int(first), int(last) + 1)
 
     @property
     def effective_silence_s(self) -> float:
@@ -175,6 +184,12 @@ class Settings(BaseSettings):
             message = (
                 f"resync_s ({self.resync_s}) must be less than the effective silence "
                 f"({self.effective_silence_s}), or a silent host is found late"
+            )
+            raise ValueError(message)
+        ports = self.port_range
+        if not 0 < ports.start < ports.stop - 1 < 2**16:
+            message = (
+                f"coordinator_ports ({self.coordinator_ports}) must be two numbers from 1 to 65535, the lower first"
             )
             raise ValueError(message)
         if self.kill_device_holders and not self.clean_devices:

@@ -24,9 +24,8 @@ from sliceform.controller.on_host import proc as processes
 #: How often it looks whether a process has come, seconds: at first, and at most.
 _LOOK_S = 0.01
 _LOOK_MAX_S = 0.2
-#: Ports are looked for where the kernel takes none for outgoing connections, and Ray none for its workers.
-_PORTS = range(20_000, 32_000)
-_PORT_TRIES = 100
+#: How many ports are tried before it counts as sure that none is free.
+_PORT_TRIES = 1_000
 #: How long a call for notices is held open though nothing changes, seconds.
 _HELD_S = 120.0
 #: How long a process that has raised may take to say what, seconds: its peers raise for that, and may be heard first.
@@ -43,11 +42,12 @@ class Agent:
         incarnation: str,
         *,
         fence_s: float = 20.0,
+        ports: range = range(20_000, 32_000),
         watch: dict[str, Any] | None = None,
         clean: dict[str, Any] | None = None,
         term: Any = None,
     ) -> None:
-        """Take whose host this is, how long it may go unheard, and what sees SIGTERM.
+        """Take whose host this is, how long it may go unheard, where attempts may meet, and what sees SIGTERM.
 
         `watch` and `clean` are keyword arguments for `notices.NoticeWatch` and `devices.clean`.
         """
@@ -59,6 +59,7 @@ class Agent:
         self._clean = clean or {}
         self._term = term
         self._fence_s = fence_s
+        self._ports = ports
         self._guard: Any = None
         self._standing: Any = None
         #: Open for the life of this process; see `channel`.
@@ -121,6 +122,7 @@ class Agent:
 
         Raises:
             TimeoutError: processes of an earlier attempt of this life cannot be ended.
+            OSError: no two of the ports are free.
 
         """
         from sliceform.controller.on_host import attempt_folder as channel
@@ -136,7 +138,7 @@ class Agent:
                 await cleanup.finish(channel.Channel.at(folder))
         await cleanup.sweep(own.parent)
         await devices.clean(**self._clean)
-        ports = _free_ports(2) if want_ports else []
+        ports = _free_ports(self._ports, 2) if want_ports else []
         return {"address": ray.util.get_node_ip_address(), "ports": ports, **self._guard.ports}
 
     def _begin_to_guard(self, folder: Path) -> Any:
@@ -199,17 +201,22 @@ class Agent:
         return Channel(self._incarnation, self._host, attempt)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return different ports that are free on this host at this moment."""
+def _free_ports(among: range, count: int) -> list[int]:
+    """Return different ports that are free on this host at this moment.
+
+    Raises:
+        OSError: there are not so many.
+
+    """
     import random
 
     found: list[int] = []
     with contextlib.ExitStack() as stack:
-        for port in [*random.sample(_PORTS, _PORT_TRIES), *[0] * count]:
+        for port in random.sample(among, min(_PORT_TRIES, len(among))):
             probe = stack.enter_context(socket.socket())
             with contextlib.suppress(OSError):
                 probe.bind(("", port))
                 found.append(probe.getsockname()[1])
             if len(found) == count:
-                break
-    return found
+                return found
+    raise OSError(f"fewer than {count} of the ports {among.start}-{among.stop - 1} are free (coordinator_ports)")

@@ -241,6 +241,7 @@ def _config(fleet: FleetIdentity, source: bytes | None) -> dict[str, Any]:
     return {
         "incarnation": fleet.incarnation,
         "fence_s": settings.effective_fence_s,
+        "ports": settings.port_range,
         "watch": {
             "metadata": settings.metadata_notices,
             "source": source,

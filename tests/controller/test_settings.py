@@ -26,7 +26,7 @@ def test_defaults():
 
 
 def test_every_field_is_described_and_names_its_unit():
-    no_times = {"quarantine_after", "history_limit", "journal_limit", "io_queue_limit"}
+    no_times = {"quarantine_after", "history_limit", "journal_limit", "io_queue_limit", "coordinator_ports"}
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert name.endswith("_s") or name in no_times or field.annotation is bool, name
@@ -62,11 +62,18 @@ def test_silence_is_never_less_than_three_beats(silence_s, beat_s):
         ({"history_limit": 1.5}, "integer"),
         ({"backoff_initial_s": 9, "backoff_max_s": 3}, "must not be less than"),
         ({"resync_s": 10, "silence_s": 5, "beat_s": 1}, "must be less than the effective silence"),
+        ({"coordinator_ports": "8471"}, "coordinator_ports"),
+        ({"coordinator_ports": "8480-8471"}, "two numbers from 1 to 65535, the lower first"),
+        ({"coordinator_ports": "60000-70000"}, "two numbers from 1 to 65535, the lower first"),
     ],
 )
 def test_wrong_settings_are_refused(fields, says):
     with pytest.raises(ValueError, match=says):
         Settings(**fields)
+
+
+def test_both_ends_of_a_range_of_ports_belong_to_it():
+    assert Settings(coordinator_ports="8471-8472").port_range == range(8471, 8473)
 
 
 def test_settings_cannot_be_changed():
@@ -82,7 +89,8 @@ def test_every_setting_has_an_effect() -> None:
         for path in (Path(__file__).parents[2] / "controller").rglob("*.py")
         if path.name != "settings.py"
     )
-    unread = {name for name in Settings.model_fields if not re.search(rf"\.{name}\b", code)}
+    read_as = {"coordinator_ports": "port_range"}
+    unread = {name for name in Settings.model_fields if not re.search(rf"\.{read_as.get(name, name)}\b", code)}
     assert unread == set()
 
 

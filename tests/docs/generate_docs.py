@@ -19,7 +19,7 @@ def settings() -> str:
     lines = ["| setting | default | variable | meaning |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         meaning = " ".join((field.description or "").split())
-        default = str(field.default).lower() if isinstance(field.default, bool) else f"{field.default:g}"
+        default = f"{field.default:g}" if type(field.default) in {int, float} else str(field.default).lower()
         lines.append(f"| `{name}` | {default} | `SLICEFORM_{name.upper()}` | {meaning} |")
     return "\n".join(lines) + "\n"
 

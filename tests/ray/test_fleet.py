@@ -72,6 +72,7 @@ def who(_: Any = None) -> dict[str, Any]:
     return {
         "rank": context.rank,
         "world_size": context.world_size,
+        "coordinator": context.coordinator_address,
         "host_rank": context.host_rank,
         "slice_rank": context.slice_rank,
         "slice_id": context.slice_id,
@@ -122,9 +123,10 @@ def test_sizes_two_four_two_keep_the_first_two_slices(pool: VirtualCluster) -> N
 @pytest.mark.usefixtures("no_leaks")
 def test_a_run_returns_by_rank_and_rank_is_the_worker_id(pool: VirtualCluster) -> None:
     """Values come by rank and by slice; the hosts cannot see an installed sliceform."""
-    with fleet_of(2) as fleet:
+    with fleet_of(2, settings=Settings(coordinator_ports="21000-21003")) as fleet:
         fleet.wait_ready(2, READY_S)
         result = fleet.run(who)
+        assert {value["coordinator"][-5:] for value in result.values} <= {"21000", "21001", "21002", "21003"}
         assert [value["rank"] for value in result.values] == [0, 1, 2, 3]
         assert [[value["host_rank"] for value in row] for row in result.by_slice] == [[0, 1], [0, 1]]
         for value in result.values:

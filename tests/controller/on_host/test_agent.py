@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -359,6 +360,14 @@ def test_without_proc_the_beat_is_good_and_stop_kills_the_group(
 
 
 def test_free_ports_are_different_and_can_be_bound() -> None:
-    ports = _free_ports(50)
+    ports = _free_ports(range(20_000, 32_000), 50)
     assert len(set(ports)) == 50
     assert all(20_000 <= port < 32_000 for port in ports)
+
+
+def test_a_port_beyond_the_range_is_never_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("", 0))
+        (own,) = taken.getsockname()[1:2]
+        with pytest.raises(OSError, match=rf"fewer than 1 of the ports {own}-{own} are free \(coordinator_ports\)"):
+            _free_ports(range(own, own + 1), 1)
