@@ -47,7 +47,7 @@ class _Attempts:
     def of(self, run: str | None = None) -> tuple[AttemptRecord, ...]:
         """Give the attempts of this run, or of all, in the order in which they began."""
         with self._journal.reading() as connection:
-            return read_attempts(connection, "?1 IS NULL OR run = ?1", (run,))
+            return read_attempts(connection) if run is None else read_attempts(connection, "run = ?", (run,))
 
 
 class Journal(HistoryQueries):
