@@ -46,7 +46,8 @@ def digest_of(fn: Any) -> str:
     if code is None:
         return ""
     try:
-        text = inspect.getsource(code)
+        # Of all that was made from strings, Python 3.13 shows the text of `python -c`.
+        text = inspect.getsource(code) if code.co_filename != "<string>" else repr(_plain(code))
     except (OSError, TypeError, SyntaxError, tokenize.TokenError):
         # There is no file, or it is another than that which was imported.
         text = repr(_plain(code))
