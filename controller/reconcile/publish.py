@@ -71,7 +71,7 @@ class StatusBoard:
         ledger, fleet = self._ledger, self._ledger.fleet
         counts = Counter([row.state for row in rows])
         ready = counts["ready"] + counts["running"]
-        runs = self._work.rows(fleet.runs, Prospects(ledger), fleet.now)
+        runs = self._work.rows(fleet.runs, Prospects(ledger), ledger.history.last_seq, fleet.now)
         return FleetStatus(
             label=self._label,
             tick=ledger.tick,

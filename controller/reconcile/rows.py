@@ -90,40 +90,40 @@ class RunRows:
         """Start without runs."""
         #: By run: its row, and all of what it was made from that may change.
         self._made: dict[str, tuple[tuple[object, ...], RunStatus]] = {}
+        #: Rows of runs that wait behind others, which only change when something is recorded.
+        self._queued: dict[str, RunStatus] = {}
+        self._seq = -1
         #: By run: how many of its attempts were forgotten, and the first of those that are kept, if they cannot change.
         self._settled: dict[str, tuple[int, tuple[AttemptStatus, ...]]] = {}
 
-    def rows(self, runs: Sequence[RunRecord], prospects: Prospects, now: float) -> tuple[RunStatus, ...]:
-        """Return a row per run, in order; `now` is the loop time."""
+    def rows(self, runs: Sequence[RunRecord], prospects: Prospects, seq: int, now: float) -> tuple[RunStatus, ...]:
+        """Return a row per run, in order; `seq` is the number of the last change, `now` the loop time."""
+        if seq != self._seq:
+            alive = {run.id for run in runs}
+            self._settled = {name: rows for name, rows in self._settled.items() if name in alive}
+            self._made = {name: row for name, row in self._made.items() if name in alive}
+            self._queued = {}
+            self._seq = seq
         rows: list[RunStatus] = []
         before, first = 0, ""
         for run in runs:
-            blocks = prospects.blocks(run)
-            if before and blocks and now >= run.not_before:
-                # Most of a long queue: what it waits for is said only when that is another than before.
-                rows.append(self._row(run, prospects, before, first))
-            else:
-                rows.append(self._row(run, prospects, before, first, prospects.of(run, before, first)))
-            if blocks:
+            row = self._queued.get(run.id)
+            if row is None:
+                row = self._row(run, prospects.of(run, before, first))
+                if before and run.waiting and now >= run.not_before:
+                    self._queued[run.id] = row
+            rows.append(row)
+            if prospects.blocks(run):
                 before, first = before + 1, first or run.id
-        if len(self._made) > len(runs):
-            alive = {run.id for run in runs}
-            self._made = {name: row for name, row in self._made.items() if name in alive}
-            self._settled = {name: row for name, row in self._settled.items() if name in alive}
         return tuple(rows)
 
-    def _row(
-        self, run: RunRecord, prospects: Prospects, before: int, first: str, outlook: str | None = None
-    ) -> RunStatus:
+    def _row(self, run: RunRecord, outlook: str) -> RunStatus:
         """Return the row of a run, the one made before if it would be the same."""
         last = run.attempts[-1] if run.attempts else None
         goes = (0, None) if last is None else (len(last.outcomes), last.state)
-        waits_for = (before, first) if outlook is None else outlook
-        shown = (waits_for, run.state, run.tries, run.preemptions, run.failures, len(run.unsettled), goes)
+        shown = (outlook, run.state, run.tries, run.preemptions, run.failures, len(run.unsettled), goes)
         made = self._made.get(run.id)
         if made is None or made[0] != shown:
-            if outlook is None:
-                outlook = prospects.of(run, before, first)
             made = self._made[run.id] = shown, run_status(run, outlook, self._settle(run))
         return made[1]
 

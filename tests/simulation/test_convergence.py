@@ -247,7 +247,7 @@ class FleetMachine(RuleBasedStateMachine):
         ledger, status = self.fleet._ledger, self.fleet.status()
         # What is kept of the status from tick to tick is what would be made anew.
         assert status.slices == tuple(map(slice_status, ledger.fleet.lives.values()))
-        rows = RunRows().rows(ledger.fleet.runs, Prospects(ledger), ledger.fleet.now)
+        rows = RunRows().rows(ledger.fleet.runs, Prospects(ledger), ledger.history.last_seq, ledger.fleet.now)
         assert status.runs[len(status.runs) - len(rows) :] == rows
         held = [node for holding in self.sim.audit().values() for node in holding.nodes]
         assert len(held) == len(set(held)), self.sim.audit()
