@@ -83,9 +83,8 @@ def _since_of_run(run: Any) -> Ago | None:
 
 def _added_at(fleet: Any) -> list[Ago]:
     """How long a run that waits has seen no more slices: one of several sizes settles for fewer."""
-    if len(fleet.desired.sizes) == 1:
-        return []
-    return [_ago(max(fleet.added_at, run.since), "settle_s") for run in fleet.runs if run.waiting]
+    waiting = [run for run in fleet.runs if run.waiting and len(run.sizes) > 1]
+    return [_ago(max(fleet.added_at, run.since), "settle_s") for run in waiting]
 
 
 def _idle_since(fleet: Any) -> list[Any]:
@@ -94,11 +93,12 @@ def _idle_since(fleet: Any) -> list[Any]:
     Surplus ones are given back only so long after anything came or went.
     """
     desired = fleet.desired
-    if len(desired.sizes) == 1:
+    # A run keeps the sizes that it was submitted with, whatever is wanted since.
+    if len(desired.sizes) == 1 and all(len(run.sizes) == 1 for run in fleet.runs):
         return []
     idle = [life.record.since for life in fleet.lives.values() if life.record.state == "ready"]
     grows = [_ago(since, "scale_up_after_s") for since in idle]
-    if all(desired.valid_size(count) == count for count in range(1, desired.largest)):
+    if len(desired.sizes) == 1 or all(desired.valid_size(count) == count for count in range(1, desired.largest)):
         return grows
     return [*grows, *(_ago(max(since, fleet.added_at, fleet.lost_at), "surplus_s") for since in idle)]
 
