@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import tokenize
+from contextlib import suppress
 from types import CodeType
 from typing import Any
 
@@ -45,13 +46,16 @@ def digest_of(fn: Any) -> str:
     code = getattr(fn, "__code__", None) or getattr(call, "__code__", None)
     if code is None:
         return ""
-    try:
-        # Of all that was made from strings, Python 3.13 shows the text of `python -c`.
-        text = inspect.getsource(code) if code.co_filename != "<string>" else repr(_plain(code))
-    except (OSError, TypeError, SyntaxError, tokenize.TokenError):
-        # There is no file, or it is another than that which was imported.
-        text = repr(_plain(code))
-    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+    return hashlib.sha256(_text_of(code).encode()).hexdigest()[:_DIGITS]
+
+
+def _text_of(code: CodeType) -> str:
+    # Of all that was made from strings, Python 3.13 shows the text of `python -c`.
+    if code.co_filename != "<string>":
+        with suppress(OSError, TypeError, SyntaxError, tokenize.TokenError):
+            return inspect.getsource(code)
+    # There is no file, or it is another than that which was imported.
+    return repr(_plain(code))
 
 
 def _inner(fn: Any) -> Any:

@@ -213,10 +213,14 @@ def _free_ports(among: range, count: int) -> list[int]:
     found: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in random.sample(among, min(_PORT_TRIES, len(among))):
-            probe = stack.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
+            probe = socket.socket()
+            try:
                 probe.bind(("", port))
-                found.append(probe.getsockname()[1])
+            except OSError:
+                probe.close()
+                continue
+            stack.enter_context(probe)
+            found.append(port)
             if len(found) == count:
                 return found
     raise OSError(f"fewer than {count} of the ports {among.start}-{among.stop - 1} are free (coordinator_ports)")
