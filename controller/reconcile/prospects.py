@@ -17,7 +17,6 @@ class Prospects:
     def __init__(self, ledger: Ledger) -> None:
         """Take whose runs they are."""
         self._ledger = ledger
-        self._largest = ledger.fleet.desired.largest
 
     @cached_property
     def _growing(self) -> tuple[RunRecord, int, float] | None:
@@ -26,7 +25,7 @@ class Prospects:
 
     def blocks(self, run: RunRecord) -> bool:
         """Whether runs that come after it wait behind it."""
-        return run.options.pinned is None and run.waiting and run.sizes[0] <= self._largest
+        return run.options.pinned is None and run.waiting and run.sizes[0] <= self._ledger.fleet.desired.largest
 
     def of(self, run: RunRecord, before: int, first: str = "") -> str:
         """Say what a run waits for, or is about to do; empty if it just runs.

@@ -19,8 +19,6 @@ from sliceform.states.slices import SliceState, SliceTrigger
 
 #: What goes first when there are too many; what runs never does.
 _SPARED_LAST = (SliceState.PENDING, SliceState.PLACED, SliceState.READY)
-#: States in which a slice can work.
-_REACHED = frozenset({SliceState.READY, SliceState.RUNNING})
 
 
 class Capacity(NamedTuple):
@@ -41,7 +39,7 @@ def capacity(fleet: Fleet, live: Sequence[Life], taken: Sequence[str]) -> Capaci
     """Compare the slices that stay with those that are wanted; `taken` are slices that an operator takes now."""
     desired, now = fleet.desired, fleet.now
     vacancies = [*fleet.vacancies, *(Vacancy(slice_id, lost=True) for slice_id in taken)]
-    reached = sum(life.record.state in _REACHED for life in live)
+    reached = sum(life.record.state in {SliceState.READY, SliceState.RUNNING} for life in live)
     pause = _pause(fleet, reached)
     drains, due = _too_many(fleet, live), FOREVER
     if not drains:
