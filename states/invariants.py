@@ -13,13 +13,21 @@ from sliceform.states.hosts import HostState
 from sliceform.states.slices import SliceState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Mapping
 
     from sliceform.states.records import SliceRecord
 
 _ANSWERED = frozenset({HostState.READY, HostState.RUNNING})
 _LOST = frozenset({HostState.PREEMPTED, HostState.DRAINING})
 _LIVE_HOST = frozenset(HostState) - _LOST
+_ANY = frozenset({*HostState, None})
+#: States that hosts may be in while their slice is in this one; in all others any.
+_AGREEING: Mapping[SliceState | None, frozenset[HostState | None]] = {
+    SliceState.PLACED: _ANY - _LOST,
+    SliceState.READY: _ANSWERED,
+    SliceState.RUNNING: _ANSWERED,
+    SliceState.PREEMPTED: _ANY - _LIVE_HOST,
+}
 
 
 def check_records(
@@ -35,8 +43,8 @@ def check_records(
     records = tuple(slices)
     found: list[str] = []
     for record in records:
-        found.extend(_identity(record))
-        found.extend(_agreement(record))
+        found += _identity(record)
+        found += _agreement(record)
     found.extend(f"slice id {key!r} is used {count} times" for key, count in _repeated(r.id for r in records))
     live = [record for record in records if record.live]
     found.extend(
@@ -52,29 +60,26 @@ def check_records(
     return tuple(found)
 
 
-def _identity(record: SliceRecord) -> Iterator[str]:
+def _identity(record: SliceRecord) -> list[str]:
     """Name ids and ranks of hosts that do not belong to their slice."""
+    name, found = record.id, []
     for rank, host in enumerate(record.hosts):
         if host.rank != rank:
-            yield f"host {host.id} has rank {host.rank} at position {rank} of {record.id}"
-        if host.slice_id != record.id:
-            yield f"host {host.id} of {record.id} says that it is of {host.slice_id}"
-        if host.id != f"{record.id}/{host.rank}":
-            yield f"host {host.id} of {record.id} should be called {record.id}/{host.rank}"
+            found.append(f"host {host.id} has rank {host.rank} at position {rank} of {name}")
+        if host.slice_id != name:
+            found.append(f"host {host.id} of {name} says that it is of {host.slice_id}")
+        if host.id != f"{name}/{host.rank}":
+            found.append(f"host {host.id} of {name} should be called {name}/{host.rank}")
+    return found
 
 
-def _agreement(record: SliceRecord) -> Iterator[str]:
+def _agreement(record: SliceRecord) -> list[str]:
     """Name hosts whose state contradicts that of their slice."""
-    if record.state in (SliceState.READY, SliceState.RUNNING):
-        wrong = [host for host in record.hosts if host.state not in _ANSWERED]
-    elif record.state is SliceState.PLACED:
-        wrong = [host for host in record.hosts if host.state in _LOST]
-    elif record.state is SliceState.PREEMPTED:
-        wrong = [host for host in record.hosts if host.state in _LIVE_HOST]
-    else:
-        return
-    for host in wrong:
-        yield f"slice {record.id} is {record.state}, but host {host.id} is {_name(host.state)}"
+    agreeing = _AGREEING.get(record.state)
+    if agreeing is None:
+        return []
+    wrong = [host for host in record.hosts if host.state not in agreeing]
+    return [f"slice {record.id} is {record.state}, but host {host.id} is {_name(host.state)}" for host in wrong]
 
 
 def _repeated(values: Iterable[str]) -> list[tuple[str, int]]:

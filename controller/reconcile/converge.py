@@ -69,10 +69,17 @@ def _sync_slices(ledger: Ledger) -> float:
     fleet = ledger.fleet
     now = fleet.now
     stale = [life for life in fleet.lives.values() if life.due <= now or life.synced != life.version]
-    limits = ledger.limits(silence_held=_silence_held(ledger, stale))
+    if stale:
+        _sync_stale(ledger, stale)
+    return min((life.due for life in fleet.lives.values()), default=FOREVER)
+
+
+def _sync_stale(ledger: Ledger, stale: Sequence[Life]) -> None:
+    """Commit the facts of lives that changed, or whose time has come."""
+    now, limits = ledger.fleet.now, ledger.limits(silence_held=_silence_held(ledger, stale))
     for _ in range(_MAX_PASSES):
         if not stale:
-            break
+            return
         moved = []
         for life in stale:
             steps = sync(life, now, limits)
@@ -84,7 +91,6 @@ def _sync_slices(ledger: Ledger) -> float:
             if life.due <= now:
                 life.due = now + ledger.settings.resync_s
         stale = [life for life in moved if life.record.state is not None]
-    return min((life.due for life in fleet.lives.values()), default=FOREVER)
 
 
 def _silence_held(ledger: Ledger, looked_at: Iterable[Life]) -> bool:

@@ -17,11 +17,25 @@ class Prospects:
     def __init__(self, ledger: Ledger) -> None:
         """Take whose runs they are."""
         self._ledger = ledger
+        self._lives = list(ledger.fleet.lives.values())
 
     @cached_property
     def _growing(self) -> tuple[RunRecord, int, float] | None:
         """The run that may grow, which is the same whoever is told of."""
         return larger(self._ledger.fleet)
+
+    @cached_property
+    def _free(self) -> int:
+        return len(free_slices(self._lives))
+
+    @cached_property
+    def _used(self) -> int:
+        return sum(life.record.state is SliceState.RUNNING for life in self._lives)
+
+    @cached_property
+    def _keeper(self) -> str:
+        """The first run that free slices are kept for."""
+        return schedule(self._ledger.fleet, self._lives).keeper if self._free else ""
 
     def blocks(self, run: RunRecord) -> bool:
         """Whether runs that come after it wait behind it."""
@@ -50,16 +64,13 @@ class Prospects:
             return f"waits until {' and '.join(run.options.pinned)} can take it"
         if before:
             return f"waits behind {first}" if before == 1 else f"waits behind {first} and {before - 1} more"
-        lives = list(fleet.lives.values())
-        free = len(free_slices(lives))
-        used = sum(life.record.state is SliceState.RUNNING for life in lives)
-        size, when = choose_size(fleet, run, free, used)
+        free = self._free
+        size, when = choose_size(fleet, run, free, self._used)
         takes = " or ".join(map(str, run.sizes))
         if size and when > fleet.now:
             return f"waits {when - fleet.now:.1f} s more for a larger size than {size} ({takes})"
-        keeper = schedule(fleet, lives).keeper if free else ""
-        if keeper not in {"", run.id}:
-            return f"waits for {takes} ready slices that are free; {free} are, and kept for {keeper}"
+        if self._keeper not in {"", run.id}:
+            return f"waits for {takes} ready slices that are free; {free} are, and kept for {self._keeper}"
         return f"waits for {takes} ready slices that are free; {free} are"
 
     def _change_of(self, run: RunRecord, attempt: Attempt) -> str:

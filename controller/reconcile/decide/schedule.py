@@ -60,10 +60,10 @@ def _demands(fleet: Fleet, run: RunRecord) -> bool:
 class _Pool:
     """The free slices, while the runs are given theirs one after the other."""
 
-    def __init__(self, fleet: Fleet, live: Sequence[Life]) -> None:
-        """Begin with all that are free."""
+    def __init__(self, fleet: Fleet, live: Sequence[Life], free: Sequence[Life]) -> None:
+        """Begin with all that are free of those that are there."""
         self._fleet = fleet
-        self.free = [life.record.id for life in free_slices(live)]
+        self.free = [life.record.id for life in free]
         self.used = sum(life.record.state is SliceState.RUNNING for life in live)
         self.first_start = for_a_first_start(fleet, len(self.free), self.used)
 
@@ -85,7 +85,10 @@ def schedule(fleet: Fleet, live: Sequence[Life]) -> Schedule:
 
     A run that cannot start keeps none, so that younger ones may overtake it, until it has waited `overtake_s`.
     """
-    pool = _Pool(fleet, live)
+    free = free_slices(live)
+    if not free:
+        return Schedule((), "", FOREVER)
+    pool = _Pool(fleet, live, free)
     begun: list[WorkStep] = []
     keeper, due = "", FOREVER
     for run in _in_turn(fleet, pool):
