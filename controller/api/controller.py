@@ -104,8 +104,7 @@ class SliceController(Telling):
         else:
             counts = self._drive.loop.status.counts.items()
             there = ", ".join(f"{count} {state}" for state, count in counts) or "no slices"
-        shape = ", ".join(map(str, self.shape.model_dump(exclude_defaults=True).values()))
-        return f"<SliceController {self._identity.label}: {wanted} x {type(self.shape).__name__}({shape}); {there}>"
+        return f"<SliceController {self._identity.label}: {wanted} x {self.shape}; {there}>"
 
     # What is wanted.
 

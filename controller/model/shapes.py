@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from sliceform.controller.model.selectors import check_selector
-from sliceform.controller.model.topology import PodType, describe
+from sliceform.controller.model.topology import PodType, describe, is_known
 
 Kind = Literal["tpu", "gpu", "cpu"]
 Strategy = Literal["PACK", "STRICT_SPREAD"]
@@ -87,12 +87,14 @@ class _Options(TypedDict, total=False):
     resources_per_host: Mapping[str, float] | None
 
 
-class _TpuOptions(_Options, total=False):
+class _GpuOptions(_Options, total=False):
     cpus_per_host: float
-
-
-class _GpuOptions(_TpuOptions, total=False):
     label_selector: Mapping[str, str] | None
+
+
+class _TpuOptions(_GpuOptions, total=False):
+    topology: str | None
+    chips_per_host: int | None
 
 
 class _CpuOptions(_Options, total=False):
@@ -152,6 +154,15 @@ class SliceShape(BaseModel, ABC):
         bundle.update(self.resources_per_host or {})
         return {resource: amount for resource, amount in bundle.items() if amount}
 
+    def __str__(self) -> str:
+        """Name the kind, and all that is not as usual."""
+        said = self.model_dump(exclude_defaults=True, exclude=self._as_usual())
+        return f"{type(self).__name__}({', '.join(map(str, said.values()))})"
+
+    def _as_usual(self) -> set[str]:
+        """Return the fields that follow from others and are as those have them."""
+        return set()
+
     @field_validator("resources_per_host")
     @classmethod
     def _check_resources(cls, value: Mapping[str, float] | None) -> Mapping[str, float] | None:
@@ -172,26 +183,54 @@ class SliceShape(BaseModel, ABC):
         return self
 
 
+#: Labels of a slice that are not for a user's selector, and why.
+_OWN_LABELS: Mapping[str, str] = {
+    "ray.io/tpu-pod-type": "it follows from the pod type",
+    "ray.io/tpu-slice-name": "a slice is kept away from by `SliceController.avoid`",
+    "ray.io/tpu-topology": "say topology=",
+    "ray.io/tpu-worker-id": "host i is always worker i",
+}
+
+
 class TpuSlice(SliceShape):
-    """A TPU pod slice: hosts, chips per host and topology follow from the pod type."""
+    """A TPU pod slice: hosts, chips per host and topology follow from the pod type, unless they are said."""
 
     kind: ClassVar[Kind] = "tpu"
 
     pod_type: str = Field(description="for example v4-16")
+    topology: str = Field(default="", description="how the chips are joined, for example 2x2x2")
+    chips_per_host: StrictInt = Field(default=0, description="TPU chips of every host")
+    label_selector: _Labels | None = Field(default=None, description="Ray label selector that every host must match")
 
     def __init__(self, pod_type: str, **options: Unpack[_TpuOptions]) -> None:
         """Take the pod type by position; everything else by name."""
         BaseModel.__init__(self, pod_type=pod_type, **options)
 
-    @field_validator("pod_type")
+    @model_validator(mode="before")
     @classmethod
-    def _check_pod_type(cls, value: str) -> str:
-        return describe(value).pod_type
+    def _derive(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Fill in what follows from the pod type."""
+        pod_type, topology, chips_per_host = (given.get(name) for name in ("pod_type", "topology", "chips_per_host"))
+        if not isinstance(pod_type, str):
+            return given
+        if not (topology is None or isinstance(topology, str)) or not isinstance(chips_per_host, int | None):
+            return given
+        facts = describe(pod_type, topology, chips_per_host)
+        derived = {"pod_type": facts.pod_type, "topology": facts.topology, "chips_per_host": facts.chips_per_host}
+        return {**given, **derived}
+
+    @field_validator("label_selector")
+    @classmethod
+    def _check_labels(cls, value: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        for label in value or {}:
+            if label in _OWN_LABELS:
+                raise ValueError(f"{label} is not for label_selector: {_OWN_LABELS[label]}")
+        return value
 
     @property
     def facts(self) -> PodType:
-        """All that follows from the pod type."""
-        return describe(self.pod_type)
+        """All that is known of the pod type."""
+        return describe(self.pod_type, self.topology, self.chips_per_host)
 
     @property
     def hosts(self) -> int:
@@ -199,14 +238,9 @@ class TpuSlice(SliceShape):
         return self.facts.hosts
 
     @property
-    def chips_per_host(self) -> int:
-        """TPU chips of every host."""
-        return self.facts.chips_per_host
-
-    @property
-    def topology(self) -> str:
-        """How the chips are joined, for example `2x2x2`."""
-        return self.facts.topology
+    def selector(self) -> Mapping[str, str]:
+        """The user's label selector."""
+        return self.label_selector or {}
 
     @property
     def head_resource(self) -> str:
@@ -222,6 +256,10 @@ class TpuSlice(SliceShape):
     def strategy(self) -> Strategy:
         """One host per node: the selectors by worker id leave no other choice."""
         return "STRICT_SPREAD"
+
+    def _as_usual(self) -> set[str]:
+        known = is_known(self.pod_type) and self.facts == describe(self.pod_type)
+        return {"topology", "chips_per_host"} if known else set()
 
 
 class GpuSlice(SliceShape):

@@ -1,8 +1,10 @@
-"""TPU pod types and what follows from them: hosts, chips per host and topology.
+"""TPU pod types and what follows from them, or is said besides: hosts, chips per host and topology.
 
-Facts are those of the Google Cloud TPU documentation (accelerator types and topologies of each generation); names are
-spelled as Ray spells them in the label `ray.io/tpu-pod-type` and in the resource `TPU-<pod type>-head`. The number in a
-pod type counts TensorCores, two per chip, for v2, v3, v4, v5p and v7x, and chips for v5litepod and v6e.
+One pod type may come in several topologies, and on machines of several sizes. The catalogue has the usual ones; a pod
+type that is newer serves as well, once its topology is said. Facts are those of the Google Cloud TPU documentation
+(accelerator types and topologies of each generation); names are spelled as Ray spells them in the label
+`ray.io/tpu-pod-type` and in the resource `TPU-<pod type>-head`. The number in a pod type counts TensorCores, two per
+chip, for v2, v3, v4, v5p and v7x, and chips for v5litepod and v6e.
 
 Pure: imports nothing but the standard library.
 """
@@ -13,8 +15,9 @@ import difflib
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 from types import MappingProxyType
 
 _CHIPS_PER_HOST = 4
@@ -35,11 +38,11 @@ _TOPOLOGIES: Mapping[str, tuple[str, ...]] = {
     "v5litepod": _FLAT,
     "v5p": _TORUS,
     "v6e": _FLAT,
-    "v7x": (*_TORUS, "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16"),
+    "v7x": _TORUS,
 }
 #: Generations whose larger slices are made of whole cubes, with the largest number of cubes that
 #: is documented. Not every number is offered; Google Cloud decides, so none is refused here.
-_MOST_CUBES: Mapping[str, int] = {"v4": 64, "v5p": 96}
+_MOST_CUBES: Mapping[str, int] = {"v4": 64, "v5p": 140, "v7x": 144}
 
 #: What people write for a generation that Google and Ray call otherwise.
 _ALIASES: Mapping[str, str] = {
@@ -51,6 +54,7 @@ _ALIASES: Mapping[str, str] = {
 }
 _PATTERN = re.compile(r"(?P<generation>[a-z]+\d+[a-z]*)-(?P<size>\d+)")
 _TPU_PREFIX = re.compile(r"^tpu-?v?")
+_TOPOLOGY = re.compile(r"[1-9]\d*(x[1-9]\d*){1,2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +79,46 @@ class PodType:
 
 
 @cache
-def describe(pod_type: str) -> PodType:
+def describe(pod_type: str, topology: str | None = None, chips_per_host: int | None = None) -> PodType:
     """Look a pod type up; case and the prefix of `tpu7x-8` are normalised as Ray does.
 
+    Args:
+        pod_type: for example `v4-16`.
+        topology: how its chips are joined, for example `2x2x2`; None = as is usual for the pod type. With it the pod
+            type may be one that the catalogue does not know.
+        chips_per_host: None = as is usual for the pod type, or 4.
+
     Raises:
-        ValueError: there is no such pod type; the message names the nearest ones.
+        ValueError: there is no such pod type, and no topology that says what it is; the message names the nearest. Or
+            what is said besides contradicts it.
 
     """
     name = _TPU_PREFIX.sub("v", pod_type.strip().lower())
     found = _catalog().get(name)
-    if found is None:
+    if found is None and topology is None:
         nearest = ", ".join(_nearest(name))
-        message = f"{pod_type or 'an empty name'} is not a TPU pod type; nearest: {nearest}"
+        name = pod_type or "an empty name"
+        message = f"{name} is not a TPU pod type that is known (say topology= of one that is newer); nearest: {nearest}"
         raise ValueError(message)
-    return found
+    if topology is not None and (found is None or not same_topology(topology, found.topology)):
+        found = _joined(name, topology.strip().lower())
+    assert found is not None
+    if chips_per_host is None or chips_per_host == found.chips_per_host:
+        return found
+    if chips_per_host < 1 or found.chips % chips_per_host:
+        message = f"{found.chips} chips ({found.topology}) cannot be spread over hosts of {chips_per_host} chips each"
+        raise ValueError(message)
+    return replace(found, hosts=found.chips // chips_per_host, chips_per_host=chips_per_host)
 
 
 def same_topology(one: str, other: str) -> bool:
     """Whether two topologies are the same box of chips, whichever edge is named first."""
     return sorted(one.strip().lower().split("x")) == sorted(other.strip().lower().split("x"))
+
+
+def is_known(pod_type: str) -> bool:
+    """Whether the catalogue has a pod type, in Ray's spelling."""
+    return pod_type in _catalog()
 
 
 def known_pod_types() -> tuple[str, ...]:
@@ -120,20 +145,48 @@ def _of_generation(generation: str) -> Iterator[PodType]:
         yield _entry(generation, "x".join(str(4 * edge) for edge in _most_compact(cubes)))
 
 
+def _joined(name: str, topology: str) -> PodType:
+    """Make an entry of a pod type whose topology is another than the usual one, or that the catalogue does not know.
+
+    Raises:
+        ValueError: the two are none, or do not have the same number of chips.
+
+    """
+    match = _PATTERN.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name or 'an empty name'} is not a TPU pod type: write a generation and a size, as in v4-16")
+    if not _TOPOLOGY.fullmatch(topology):
+        raise ValueError(f"{topology!r} is not a topology: write the edges of the box of chips, as in 2x4 or 4x4x8")
+    generation, size, chips = match["generation"], int(match["size"]), _chips(topology)
+    a_chip = [1, _CORES_PER_CHIP]
+    if generation in _TOPOLOGIES:
+        a_chip = [1 if generation in _COUNTED_IN_CHIPS else _CORES_PER_CHIP]
+    if size not in [chips * count for count in a_chip]:
+        sizes = " or ".join(f"{generation}-{chips * count}" for count in a_chip)
+        raise ValueError(f"topology {topology} has {chips} chips, which is a {sizes}, not a {name}")
+    usual = _catalog().get(name)
+    chips_per_host = usual.chips_per_host if usual else min(chips, _CHIPS_PER_HOST)
+    if chips % chips_per_host:
+        raise ValueError(f"say chips_per_host of {name}: {topology} has {chips} chips")
+    return _pod_type(generation, size, topology, chips_per_host)
+
+
+def _chips(topology: str) -> int:
+    return prod(int(edge) for edge in topology.split("x"))
+
+
 def _entry(generation: str, topology: str) -> PodType:
-    chips = 1
-    for edge in topology.split("x"):
-        chips *= int(edge)
-    if generation in _COUNTED_IN_CHIPS:
-        size = chips
-        chips_per_host = chips if chips <= _LARGEST_SINGLE_HOST else _CHIPS_PER_HOST
-    else:
-        size = chips * _CORES_PER_CHIP
-        chips_per_host = _CHIPS_PER_HOST
+    chips = _chips(topology)
+    if generation not in _COUNTED_IN_CHIPS:
+        return _pod_type(generation, chips * _CORES_PER_CHIP, topology, _CHIPS_PER_HOST)
+    return _pod_type(generation, chips, topology, chips if chips <= _LARGEST_SINGLE_HOST else _CHIPS_PER_HOST)
+
+
+def _pod_type(generation: str, size: int, topology: str, chips_per_host: int) -> PodType:
     return PodType(
         pod_type=f"{generation}-{size}",
         generation=generation,
-        hosts=chips // chips_per_host,
+        hosts=_chips(topology) // chips_per_host,
         chips_per_host=chips_per_host,
         topology=topology,
         accelerator_type=f"TPU-{generation.upper()}",

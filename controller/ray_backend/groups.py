@@ -29,15 +29,15 @@ def head_group(name: str, shape: TpuSlice, request: Reserve) -> PlacementGroup:
     """Ask for a TPU slice, by the resource that only worker 0 of one has.
 
     No label says the same once more: Ray's autoscaler compares selectors with the labels in its configuration, which
-    cannot name those of hosts that are not there yet, and would start none.
+    cannot name those of hosts that are not there yet, and would start none. A user's own selector is asked for.
     """
-    selector = _excluding(_excluding({}, SLICE_NAME, request.avoid), NODE_ID, request.avoid_nodes)
+    selector = _excluding(_excluding(dict(shape.selector), SLICE_NAME, request.avoid), NODE_ID, request.avoid_nodes)
     return _create(name, [{shape.head_resource: 1}], "PACK", [selector] if selector else None)
 
 
 def pinned_group(name: str, shape: SliceShape, place: str, units: int) -> PlacementGroup:
     """Ask for the hosts of one TPU slice, with all of their chips: bundle i on worker i."""
-    selectors = [{SLICE_NAME: place, WORKER_ID: str(rank)} for rank in range(shape.hosts)]
+    selectors = [{**shape.selector, SLICE_NAME: place, WORKER_ID: str(rank)} for rank in range(shape.hosts)]
     return _create(name, [in_units(shape, shape.bundle, units)] * shape.hosts, "PACK", selectors)
 
 

@@ -116,5 +116,24 @@ def test_nodes_that_do_not_meet_the_selector_are_no_places() -> None:
     assert list(survey(nodes, GpuSlice(1, 8, label_selector={"pool": "x"}))) == ["a"]
 
 
+def test_slices_whose_hosts_do_not_all_meet_the_selector_are_not_whole() -> None:
+    spot = TpuSlice("v4-16", label_selector={"pool": "spot"})
+    hosts = [host(0, labels={"pool": "spot"}), host(1, labels={"pool": "spot"})]
+    assert place(*hosts, shape=spot).whole
+    assert place(hosts[0], host(1), shape=spot).missing == (1,)
+    assert survey({node.id: node for node in (host(0), host(1))}, spot) == {}
+
+
+def test_machines_of_another_size_than_is_asked_for_do_not_fit() -> None:
+    """An eight-chip slice on two machines is not one on a single machine, nor the other way round."""
+    one = Node("n", alive=True, place="a", worker_id=0, pod_type="v6e-8", resources={"TPU": 8.0, "CPU": 8.0})
+    two = [one._replace(id=f"n{rank}", worker_id=rank, resources={"TPU": 4.0, "CPU": 8.0}) for rank in range(2)]
+    halves = TpuSlice("v6e-8", chips_per_host=4)
+    assert place(*two, shape=halves).whole
+    assert place(one, shape=TpuSlice("v6e-8")).whole
+    assert "worker 0 has 4 TPU, the shape asks 8 TPU" in place(*two, shape=TpuSlice("v6e-8")).detail
+    assert "no living node has worker id 1" in place(one, shape=halves).detail
+
+
 def test_judge_orders_its_nodes_by_worker_id() -> None:
     assert judge("a", [host(1), host(0)], SHAPE).nodes == ("n0", "n1")

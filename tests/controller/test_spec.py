@@ -24,7 +24,9 @@ common = {
 conditions = st.sampled_from(["a", "!a", "in(a,b)", "!in(a, b)"])
 labels = st.none() | st.dictionaries(st.sampled_from(["zone", "example.com/pool"]), conditions, max_size=2)
 shapes = (
-    st.builds(TpuSlice, st.sampled_from(known_pod_types()), **common)
+    st.builds(TpuSlice, st.sampled_from(known_pod_types()), label_selector=labels, **common)
+    | st.builds(TpuSlice, st.just("v6e-8"), chips_per_host=st.sampled_from([None, 1, 2, 4, 8]), **common)
+    | st.builds(TpuSlice, st.just("v9x-128"), topology=st.sampled_from(["4x4x4", "2x4x8"]), **common)
     | st.builds(GpuSlice, st.integers(1, 64), st.integers(1, 8), label_selector=labels, **common)
     | st.builds(CpuSlice, st.integers(1, 64), spread=st.booleans(), label_selector=labels, **common)
 )
@@ -38,6 +40,28 @@ def test_tpu_slice_follows_from_its_pod_type():
     assert shape.bundle == {"CPU": 1, "TPU": 4}
     assert shape.exclusive_nodes
     assert shape.selector == {}
+
+
+def test_tpu_slice_of_other_machines():
+    shape = TpuSlice("v6e-8", chips_per_host=4, label_selector={"pool": "spot"})
+    assert (shape.hosts, shape.chips_per_host, shape.topology) == (2, 4, "2x4")
+    assert shape.bundle == {"CPU": 1, "TPU": 4}
+    assert shape.selector == {"pool": "spot"}
+    assert TpuSlice("v4-16", topology="2x2x2", chips_per_host=4) == TpuSlice("v4-16")
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        (TpuSlice("V4-16"), "TpuSlice(v4-16)"),
+        (TpuSlice("v6e-8", chips_per_host=4), "TpuSlice(v6e-8, 2x4, 4)"),
+        (TpuSlice("v9x-64", topology="2x4x4"), "TpuSlice(v9x-64, 2x4x4, 4)"),
+        (GpuSlice(2, 8), "GpuSlice(2, 8)"),
+        (CpuSlice(), "CpuSlice()"),
+    ],
+)
+def test_a_shape_is_named_by_what_is_not_as_usual(shape, said):
+    assert str(shape) == said
 
 
 def test_everything_asked_for_is_in_the_bundle():
@@ -92,7 +116,7 @@ def test_bundles_hold_only_positive_amounts(shape):
     if devices.name is not None:
         assert shape.bundle[devices.name] == devices.count
     if isinstance(shape, TpuSlice):
-        assert shape.hosts == describe(shape.pod_type).hosts
+        assert shape.hosts == describe(shape.pod_type, shape.topology, shape.chips_per_host).hosts
 
 
 def test_shapes_cannot_be_changed():
@@ -124,7 +148,12 @@ def test_shapes_cannot_be_changed():
         (lambda: CpuSlice(0), "greater than 0"),
         (lambda: CpuSlice(hosts=True), "valid integer"),
         (lambda: CpuSlice(spread="maybe"), "valid boolean"),
+        (lambda: TpuSlice("v4-16", label_selector={"ray.io/tpu-worker-id": "0"}), "host i is always worker i"),
+        (lambda: TpuSlice("v4-16", label_selector={"ray.io/tpu-topology": "2x2x2"}), "say topology="),
+        (lambda: TpuSlice("v4-16", topology=222), "valid string"),
+        (lambda: TpuSlice("v4-16", chips_per_host="4"), "valid integer"),
         (lambda: GpuSlice(2, 0), "greater than 0"),
+        (lambda: GpuSlice(1, 0.5), "valid integer"),
         (lambda: GpuSlice(2.5), "valid integer"),
         (lambda: GpuSlice(2, label_selector={"pool": 1}), "valid string"),
         (lambda: GpuSlice(2, label_selector={"pool": "in()"}), "no condition on label pool"),

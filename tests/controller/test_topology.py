@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sliceform.controller.model.topology import describe, known_pod_types
 
 pod_types = st.sampled_from(known_pod_types())
+_NO_TOPOLOGY = "is not a topology: write the edges of the box of chips, as in 2x4 or 4x4x8"
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,10 @@ pod_types = st.sampled_from(known_pod_types())
         ("v6e-4", 1, 4, "2x2", "TPU-V6E"),
         ("v6e-8", 1, 8, "2x4", "TPU-V6E"),
         ("v6e-256", 64, 4, "16x16", "TPU-V6E"),
+        ("v5p-17920", 2240, 4, "16x20x28", "TPU-V5P"),
         ("v7x-16", 2, 4, "2x2x2", "TPU-V7X"),
+        ("v7x-384", 48, 4, "4x4x12", "TPU-V7X"),
+        ("v7x-18432", 2304, 4, "16x24x24", "TPU-V7X"),
     ],
 )
 def test_published_pod_types(pod_type, hosts, chips_per_host, topology, accelerator_type):
@@ -47,6 +51,50 @@ def test_numbers_of_a_pod_type_agree(pod_type):
     assert found.hosts * found.chips_per_host == found.chips == chips
     assert int(size) == chips * (1 if generation in {"v5litepod", "v6e"} else 2)
     assert found.hosts == 1 or found.chips_per_host == 4
+
+
+@pytest.mark.parametrize(
+    ("pod_type", "topology", "chips_per_host", "expected"),
+    [
+        ("v4-128", "2x4x8", None, (16, 4, "2x4x8")),
+        ("v6e-8", None, 4, (2, 4, "2x4")),
+        ("v5litepod-8", "4X2 ", 4, (2, 4, "2x4")),
+        ("v5litepod-4", None, 1, (4, 1, "2x2")),
+        ("v9x-64", "2x4x4", None, (8, 4, "2x4x4")),
+        ("v9x-64", "4x4x4", 8, (8, 8, "4x4x4")),
+        ("v9e-1", "1x1", None, (1, 1, "1x1")),
+        ("TPU9x-64", "2x4x4", None, (8, 4, "2x4x4")),
+    ],
+)
+def test_what_is_said_besides_the_pod_type(pod_type, topology, chips_per_host, expected):
+    """Other topologies and machines of known pod types, and pod types that the catalogue does not know."""
+    found = describe(pod_type, topology, chips_per_host)
+    assert (found.hosts, found.chips_per_host, found.topology) == expected
+    assert found.pod_type == pod_type.lower().replace("tpu", "v")
+
+
+@pytest.mark.parametrize(
+    ("pod_type", "topology", "chips_per_host", "says"),
+    [
+        ("v4-16", "2x2x4", None, "topology 2x2x4 has 16 chips, which is a v4-32, not a v4-16"),
+        ("v9x-16", "2x2x4", 5, "16 chips (2x2x4) cannot be spread over hosts of 5 chips each"),
+        ("v9x-30", "2x4x4", None, "topology 2x4x4 has 32 chips, which is a v9x-32 or v9x-64, not a v9x-30"),
+        ("v9x-6", "2x3", None, "say chips_per_host of v9x-6: 2x3 has 6 chips"),
+        (
+            "v4-16",
+            "2x2x2x1",
+            None,
+            "'2x2x2x1' is not a topology: write the edges of the box of chips, as in 2x4 or 4x4x8",
+        ),
+        ("v4-16", "0x4", None, "'0x4' is not a topology: write the edges of the box of chips, as in 2x4 or 4x4x8"),
+        ("v4-16", None, 0, "8 chips (2x2x2) cannot be spread over hosts of 0 chips each"),
+        ("big", "2x2", None, "big is not a TPU pod type: write a generation and a size, as in v4-16"),
+    ],
+)
+def test_what_contradicts_the_pod_type_is_refused(pod_type, topology, chips_per_host, says):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the whole text is compared
+        describe(pod_type, topology, chips_per_host)
+    assert str(caught.value) == says
 
 
 def test_names_are_unique():
@@ -76,7 +124,8 @@ def test_ironwood_is_spelled_as_in_ray():
 def test_wrong_pod_type_names_the_nearest(wrong, nearest):
     with pytest.raises(ValueError, match="is not a TPU pod type") as caught:
         describe(wrong)
-    assert str(caught.value) == f"{wrong} is not a TPU pod type; nearest: {nearest}"
+    told = f"{wrong} is not a TPU pod type that is known (say topology= of one that is newer); nearest: {nearest}"
+    assert str(caught.value) == told
 
 
 @given(

@@ -16,6 +16,8 @@ from sliceform.controller.api.run import Run
 from sliceform.controller.model.status import SliceStatus
 from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualHost
 
+from ._waiting import until
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
 #: A slice of one host, so that every case has a slice of its own on the same cluster.
@@ -30,13 +32,6 @@ def cluster(start_cluster: Any) -> Iterator[VirtualCluster]:
     with start_cluster() as started:
         started.add_slices([SHAPE.pod_type] * 4)
         yield started
-
-
-def until(done: Callable[[], Any], what: Callable[[], Any], within_s: float = 60.0) -> None:
-    end = time.monotonic() + within_s
-    while not done():
-        assert time.monotonic() < end, str(what())
-        time.sleep(0.02)
 
 
 def say_preempted() -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from ray._raylet import GcsClient
 
 from sliceform.controller import Settings, SliceController, TpuSlice
 from sliceform.controller.testing.virtual.cluster import VirtualCluster
+
+from ._waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
@@ -37,13 +39,6 @@ def cluster(start_cluster: Any, hide_sliceform: dict[str, str]) -> Iterator[Virt
     with start_cluster(env={**hide_sliceform, **stale}) as started:
         started.add_slices([SHAPE.pod_type] * 3)
         yield started
-
-
-def until(done: Callable[[], Any], what: Callable[[], Any], within_s: float = 60.0) -> None:
-    end = time.monotonic() + within_s
-    while not done():
-        assert time.monotonic() < end, str(what())
-        time.sleep(0.02)
 
 
 def train(folder: str, last: int) -> dict[str, Any]:

@@ -5,9 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -17,14 +15,9 @@ from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionE
 from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualClusterError
 from sliceform.controller.testing.virtual.notices import Via
 
+from ._waiting import until
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
-
-
-def until(done: Callable[[], Any], what: Callable[[], Any], within_s: float = 60.0) -> None:
-    end = time.monotonic() + within_s
-    while not done():
-        assert time.monotonic() < end, str(what())
-        time.sleep(0.02)
 
 
 def stop_when_told(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Slices without TPUs on real raylets: gangs of GPU hosts, and CPU slices that share a node."""
+"""Shapes on real raylets: GPU gangs, CPU slices that share a node, TPU machines of other sizes; all at once."""
 
 import os
 import shutil
@@ -7,14 +7,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import ray
 
-from sliceform.controller import CpuSlice, GpuSlice, SliceController
+from sliceform.controller import CpuSlice, GpuSlice, SliceController, TpuSlice
 from sliceform.controller.errors import ConfigurationError, InsufficientSlicesError
 from sliceform.controller.testing.virtual.cluster import VirtualCluster
+
+from ._waiting import until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
 
@@ -114,6 +117,37 @@ def test_slices_are_where_their_selector_says(cluster: VirtualCluster) -> None:
         with pytest.raises(InsufficientSlicesError, match=r"no living node has the labels {'pool': 'nowhere'}"):
             fleet.wait_ready(timeout_s=0.5)
         assert fleet.why().codes == ("host_missing",)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_tpu_slice_is_where_its_selector_says(cluster: VirtualCluster) -> None:
+    """And nowhere else, though another slice of its pod type is free."""
+    others = [cluster.add_slice("v4-8") for _ in range(2)]
+    wanted = others[1].hosts[0].node_id
+    with SliceController(TpuSlice("v4-8", label_selector={_NODE_ID: f"in({wanted})"}), slices=1) as fleet:
+        assert [node for _, _, node in fleet.run(seen).values] == [wanted]
+    for slice_ in others:
+        cluster.remove_slice(slice_)
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_fleets_of_several_shapes_share_a_cluster(cluster: VirtualCluster) -> None:
+    """A slice of two four-chip machines, GPU gangs of two sizes, and CPU hosts: a loss of one is none of the others."""
+    machines = cluster.add_slice("v6e-8", chips_per_host=4)
+    cluster.add_hosts(3, gpus=2)
+    shapes = [TpuSlice("v6e-8", chips_per_host=4), GpuSlice(1, 2), GpuSlice(2, 1), CpuSlice(2)]
+    with ExitStack() as fleets:
+        tpu, *others = [fleets.enter_context(SliceController(shape)) for shape in shapes]
+        for fleet in (tpu, *others):
+            fleet.wait_ready(timeout_s=60)
+        assert [rank for rank, _, _ in tpu.run(seen).values] == [0, 1]
+        assert {node for _, _, node in tpu.run(seen).values} == {host.node_id for host in machines.hosts}
+        seqs = [fleet.history.last_seq for fleet in others]
+        cluster.kill_host(machines.hosts[1])
+        until(lambda: not tpu.status().counts.get("ready"), tpu.status, within_s=30)
+        assert [fleet.history.last_seq for fleet in others] == seqs
+        assert [len(fleet.run(seen).values) for fleet in others] == [1, 2, 2]
+    cluster.remove_slice(machines)
 
 
 @pytest.mark.usefixtures("no_leaks")

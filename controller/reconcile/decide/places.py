@@ -89,12 +89,16 @@ def place_of(node: Node, shape: SliceShape) -> str | None:
     if isinstance(shape, TpuSlice):
         if node.pod_type != shape.pod_type and shape.head_resource not in node.resources:
             return None
-        return node.place or node.id
+        return (node.place or node.id) if _selected(node, shape) else None
     accelerator = shape.devices_per_host.name
     if accelerator is not None and node.resources and not node.resources.get(accelerator):
         return None
-    selector = shape.selector
-    return node.id if not selector or matches({**node.labels, NODE_ID: node.id}, selector) else None
+    return node.id if _selected(node, shape) else None
+
+
+def _selected(node: Node, shape: SliceShape) -> bool:
+    """Whether a node meets the user's label selector."""
+    return not shape.selector or matches({**node.labels, NODE_ID: node.id}, shape.selector)
 
 
 def judge(name: str, nodes: Sequence[Node], shape: SliceShape) -> Place:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 from uuid import uuid4
 
-from sliceform.controller.model.topology import describe
+from sliceform.controller.model.topology import PodType, describe
 from sliceform.controller.testing.virtual import processes
 from sliceform.controller.testing.virtual.host import (
     VirtualClusterError,
@@ -146,6 +146,8 @@ class VirtualCluster:
         wait: bool = True,
         shuffle: int | None = None,
         missing: Iterable[int] = (),
+        topology: str | None = None,
+        chips_per_host: int | None = None,
     ) -> VirtualSlice:
         """Start a slice, all of its hosts side by side.
 
@@ -156,16 +158,19 @@ class VirtualCluster:
             shuffle: a seed: start the hosts one after another in an order that is not that of
                 their worker ids. Always waits.
             missing: worker ids that are left out, as if those hosts had not come up.
+            topology: as `TpuSlice` has it, like `chips_per_host`.
+            chips_per_host: of machines of another size than is usual.
 
         Raises:
-            ValueError: there is no such pod type, worker id, or the name is taken.
+            ValueError: there is no such pod type, topology, worker id, or the name is taken.
             VirtualClusterError: a host did not start; those started by this call are gone again.
         """
-        return self._add([(pod_type, name, frozenset(missing))], wait=wait, shuffle=shuffle)[0]
+        kind = describe(pod_type, topology, chips_per_host)
+        return self._add([(kind, name, frozenset(missing))], wait=wait, shuffle=shuffle)[0]
 
     def add_slices(self, pod_types: Sequence[str], *, wait: bool = True) -> list[VirtualSlice]:
         """Start several slices, all hosts of all of them side by side; see `add_slice`."""
-        return self._add([(pod_type, None, frozenset()) for pod_type in pod_types], wait=wait)
+        return self._add([(describe(pod_type), None, frozenset()) for pod_type in pod_types], wait=wait)
 
     def add_host(
         self, slice_: VirtualSlice, worker_id: int, *, chips: int | None = None, env: Mapping[str, str] | None = None
@@ -181,7 +186,7 @@ class VirtualCluster:
         Raises:
             VirtualClusterError: the host did not start, and is gone again.
         """
-        kind = describe(slice_.pod_type)
+        kind = slice_.kind
         variables = {**tpu_variables(kind, slice_.name, ip_of(self._starter.address)), "TPU_WORKER_ID": str(worker_id)}
         started: list[VirtualHost] = []
         with self._starter.ended_on_error(started):
@@ -197,7 +202,7 @@ class VirtualCluster:
         known = self._slices.get(slice_.name, slice_)
         hosts = [*(other for other in known.hosts if other in self._hosts), host]
         in_order = tuple(sorted(hosts, key=lambda other: other.worker_id or 0))
-        self._slices[slice_.name] = VirtualSlice(slice_.name, slice_.pod_type, in_order)
+        self._slices[slice_.name] = VirtualSlice(slice_.name, kind, in_order)
         return host
 
     def add_hosts(self, count: int, *, gpus: int = 0, cpus: int | None = None, wait: bool = True) -> list[VirtualHost]:
@@ -292,17 +297,14 @@ class VirtualCluster:
 
     def _add(
         self,
-        wanted: Sequence[tuple[str, str | None, frozenset[int]]],
+        wanted: Sequence[tuple[PodType, str | None, frozenset[int]]],
         *,
         wait: bool,
         shuffle: int | None = None,
     ) -> list[VirtualSlice]:
-        slices: list[VirtualSlice] = []
         started: list[VirtualHost] = []
         with self._starter.ended_on_error(started):
-            for pod_type, name, missing in wanted:
-                hosts = self._launch_slice(pod_type, name, missing, shuffle, started)
-                slices.append(hosts)
+            slices = [self._launch_slice(kind, name, missing, shuffle, started) for kind, name, missing in wanted]
             if wait:
                 self._starter.wait_for(started, self._start_timeout_s)
         self._slices.update({slice_.name: slice_ for slice_ in slices})
@@ -317,18 +319,17 @@ class VirtualCluster:
 
     def _launch_slice(
         self,
-        pod_type: str,
+        kind: PodType,
         name: str | None,
         missing: frozenset[int],
         shuffle: int | None,
         started: list[VirtualHost],
     ) -> VirtualSlice:
-        kind = describe(pod_type)
         name = name or f"{kind.pod_type}-{self._starter.number()}"
         if name in self._slices:
             raise ValueError(f"there is a slice named {name} already")
         if not missing <= set(range(kind.hosts)):
-            raise ValueError(f"{pod_type} has worker ids 0 to {kind.hosts - 1}, not {set(missing)}")
+            raise ValueError(f"{kind.pod_type} has worker ids 0 to {kind.hosts - 1}, not {set(missing)}")
         env = tpu_variables(kind, name, ip_of(self._starter.address))
         params = {"num_cpus": self._num_cpus, "resources": {"TPU": kind.chips_per_host}}
         hosts: dict[int, VirtualHost] = {}
@@ -346,4 +347,4 @@ class VirtualCluster:
             started.append(host)
             if shuffle is not None:
                 host.wait_ready(self._start_timeout_s)
-        return VirtualSlice(name, kind.pod_type, tuple(hosts[i] for i in sorted(hosts)))
+        return VirtualSlice(name, kind, tuple(hosts[i] for i in sorted(hosts)))

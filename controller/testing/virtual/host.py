@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sliceform.controller.model.topology import PodType
 from sliceform.controller.testing.virtual import processes
 from sliceform.controller.testing.virtual.plan import HostPlan, environment
 from sliceform.states.errors import SliceformError
@@ -219,6 +220,11 @@ class VirtualSlice:
     """A virtual TPU slice: the hosts that share a slice name."""
 
     name: str
-    pod_type: str
+    kind: PodType
     #: In the order of their worker ids; hosts left out as missing are not here.
     hosts: tuple[VirtualHost, ...]
+
+    @property
+    def pod_type(self) -> str:
+        """For example `v4-16`."""
+        return self.kind.pod_type
