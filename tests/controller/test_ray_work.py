@@ -27,6 +27,12 @@ KEY = "run-1/1"
 SHAPE = CpuSlice(2)
 
 
+@pytest.fixture(autouse=True)
+def without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray would start or join a cluster of its own for this call."""
+    monkeypatch.setattr(ray, "cancel", lambda *_, **__: None)
+
+
 class Method:
     """One of an agent's methods: answers at once, with what `answer` gives or raises."""
 
@@ -67,7 +73,9 @@ class World:
     @staticmethod
     def actor() -> Any:
         return SimpleNamespace(
-            prepare=Method(lambda _, ports: {"address": "h", "ports": [1, 2] if ports else [], "door": 3, "alive": 4}),
+            prepare=Method(
+                lambda _, ports: {"address": "h", "meet": ["h:1", "h:2"] if ports else [], "door": 3, "alive": 4}
+            ),
             stop=Method(lambda *_: {"killed": 0, "unasked": False, "cut": ""}),
             notify=Method(lambda *_: None),
         )
