@@ -9,7 +9,6 @@ Its start is paid on every host of every slice: what only serves an attempt is i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 import time
@@ -24,8 +23,6 @@ from sliceform.controller.on_host import proc as processes
 #: How often it looks whether a process has come, seconds: at first, and at most.
 _LOOK_S = 0.01
 _LOOK_MAX_S = 0.2
-#: How many ports are tried before it counts as sure that none is free.
-_PORT_TRIES = 1_000
 #: How long a call for notices is held open though nothing changes, seconds.
 _HELD_S = 120.0
 #: How long a process that has raised may take to say what, seconds: its peers raise for that, and may be heard first.
@@ -117,8 +114,8 @@ class Agent:
         What keeps its accelerators from the attempt is dealt with as the settings say; see `devices`.
 
         Returns:
-            `address` of this host, and `ports`: two that are free at this moment if asked for, else none; `door` and
-            `alive`: see `guard.Guard.ports`.
+            `address` of this host, and `meet`: two `address:port` that are free at this moment if asked for, else none;
+            `door` and `alive`: see `guard.Guard.ports`.
 
         Raises:
             TimeoutError: processes of an earlier attempt of this life cannot be ended.
@@ -126,7 +123,7 @@ class Agent:
 
         """
         from sliceform.controller.on_host import attempt_folder as channel
-        from sliceform.controller.on_host import cleanup, devices
+        from sliceform.controller.on_host import cleanup, devices, ports
 
         own = channel.Channel(self._incarnation, self._host, attempt).folder
         if self._registered is None:
@@ -138,8 +135,9 @@ class Agent:
                 await cleanup.finish(channel.Channel.at(folder))
         await cleanup.sweep(own.parent)
         await devices.clean(**self._clean)
-        ports = _free_ports(self._ports, 2) if want_ports else []
-        return {"address": ray.util.get_node_ip_address(), "ports": ports, **self._guard.ports}
+        address = ray.util.get_node_ip_address()
+        meet = [ports.joined(address, port) for port in ports.free(self._ports, 2)] if want_ports else []
+        return {"address": address, "meet": meet, **self._guard.ports}
 
     def _begin_to_guard(self, folder: Path) -> Any:
         from sliceform.controller.on_host.guard import Guard
@@ -147,7 +145,7 @@ class Agent:
         gcs = None
         if ray.is_initialized():
             host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
-            gcs = (host, int(port))
+            gcs = (host.strip("[]"), int(port))
         guard = Guard(folder, self._fence_s, self._raylet_gone, gcs)
         guard.start()
         return guard
@@ -199,28 +197,3 @@ class Agent:
         from sliceform.controller.on_host.attempt_folder import Channel
 
         return Channel(self._incarnation, self._host, attempt)
-
-
-def _free_ports(among: range, count: int) -> list[int]:
-    """Return different ports that are free on this host at this moment.
-
-    Raises:
-        OSError: there are not so many.
-
-    """
-    import random
-
-    found: list[int] = []
-    with contextlib.ExitStack() as stack:
-        for port in random.sample(among, min(_PORT_TRIES, len(among))):
-            probe = socket.socket()
-            try:
-                probe.bind(("", port))
-            except OSError:
-                probe.close()
-                continue
-            stack.enter_context(probe)
-            found.append(port)
-            if len(found) == count:
-                return found
-    raise OSError(f"fewer than {count} of the ports {among.start}-{among.stop - 1} are free (coordinator_ports)")

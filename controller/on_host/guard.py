@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sliceform.controller.on_host import cleanup
-from sliceform.controller.on_host.alive import alive_at
 from sliceform.controller.on_host.attempt_folder import Channel
+from sliceform.controller.on_host.ports import alive_at, listen
 
 log = logging.getLogger("sliceform.on_host")
 
@@ -47,7 +47,7 @@ class Guard:
         self._gcs = gcs
         self._tried = self._sign = time.monotonic()
         self._alive = alive_at(0)
-        self._door = socket.create_server(("", 0))
+        self._door = listen()
 
     @property
     def ports(self) -> dict[str, int]:

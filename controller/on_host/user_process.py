@@ -12,16 +12,16 @@ import threading
 from typing import Any
 
 from sliceform.controller.on_host import context as contexts
-from sliceform.controller.on_host.alive import alive_at
 from sliceform.controller.on_host.attempt_folder import Channel
 from sliceform.controller.on_host.envelope import Envelope, failure, returned, stopped
 from sliceform.controller.on_host.environment import set_environment
 from sliceform.controller.on_host.parcel import unwrap, wrap
+from sliceform.controller.on_host.ports import alive_at
 from sliceform.controller.on_host.proc import MARK, ancestor, has_proc
 
 log = logging.getLogger("sliceform.on_host")
 
-#: Open for the life of this process; see `Channel.enter` and `alive.alive_at`.
+#: Open for the life of this process; see `Channel.enter` and `ports.alive_at`.
 _registered: int | None = None
 _visible: Any = None
 

@@ -90,9 +90,8 @@ class Attempts:
     def _met(self, meeting: Meeting, work: Work, answer: Answer) -> None:
         error = answer.exception()
         if error is None:
-            place = answer.result()
-            jax, transfers = place["ports"]
-            meeting.settle((f"{place['address']}:{jax}", f"{place['address']}:{transfers}"))
+            jax, transfers = answer.result()["meet"]
+            meeting.settle((jax, transfers))
             return
         meeting.asked = False
         leader = work.request.attempt.members[0]

@@ -117,7 +117,7 @@ def test_agent_and_host_process_work_where_sliceform_cannot_be_imported(agent: A
     assert described["address"]
     assert ray.get(agent.beat.remote(0.01), timeout=30) is True
     prepared = ray.get(agent.prepare.remote("run-1/1", want_ports=True), timeout=30)
-    assert len(set(prepared["ports"])) == 2
+    assert len(set(prepared["meet"])) == 2
 
 
 def test_a_function_runs_and_is_seen_to_start_and_to_be_gone(agent: Any, incarnation: str) -> None:

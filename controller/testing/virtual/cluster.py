@@ -56,6 +56,7 @@ class VirtualCluster:
         system_config: Ray's `_system_config`; by default Ray's own settings.
         object_store_mb: size of each host's object store, in MiB (Ray wants at least 75).
         metrics: whether hosts export Ray's metrics, which needs `ray[default]`. It makes every host slower to start.
+        ip: address of all hosts, one of this machine's but `::1`, which Ray cannot use; by default Ray's choice.
         start_timeout_s: how long a host may take to register, in seconds.
 
     Raises:
@@ -71,6 +72,7 @@ class VirtualCluster:
         system_config: Mapping[str, Any] | None = None,
         object_store_mb: int = 100,
         metrics: bool = False,
+        ip: str | None = None,
         start_timeout_s: float = 60.0,
     ) -> None:
         self._num_cpus = num_cpus
@@ -95,9 +97,8 @@ class VirtualCluster:
             self, destroy, self._id, self._directory, self._hosts, warden, metadata=self._metadata, owner=os.getpid()
         )
         try:
-            head = self._starter.launch(
-                "head", head_params(head_cpus, directory=self._directory, system_config=system_config), head=True
-            )
+            params = head_params(head_cpus, ip=ip, directory=self._directory, system_config=system_config)
+            head = self._starter.launch("head", params, head=True)
             head.wait_ready(start_timeout_s)
         except BaseException:
             self._finalizer()

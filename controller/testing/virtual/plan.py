@@ -51,9 +51,12 @@ class HostPlan:
     metrics: bool = False
 
 
-def head_params(cpus: int, *, directory: Path, system_config: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What only the head has: Ray's files in `directory`, no dashboard, no autoscaler."""
+def head_params(
+    cpus: int, *, ip: str | None, directory: Path, system_config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What only the head has: an address, Ray's files in `directory`, no dashboard, no autoscaler."""
     return {
+        **({} if ip is None else {"node_ip_address": ip}),
         "num_cpus": cpus,
         "temp_dir": str(directory),
         "include_dashboard": False,
@@ -102,7 +105,7 @@ def tpu_variables(kind: PodType, name: str, ip: str) -> dict[str, str]:
 
 def ip_of(address: str) -> str:
     """The host part: Ray's choice, for `ray.init` turns a loopback address into it."""
-    return address.rpartition(":")[0]
+    return address.rpartition(":")[0].strip("[]")
 
 
 def start_order(hosts: int, shuffle: int | None) -> list[int]:

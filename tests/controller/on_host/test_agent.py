@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import pytest
 
 from sliceform.controller.on_host import cleanup
 from sliceform.controller.on_host import proc as processes
-from sliceform.controller.on_host.agent import Agent, _free_ports
+from sliceform.controller.on_host.agent import Agent
 from sliceform.controller.on_host.attempt_folder import Channel, lock
 from sliceform.controller.on_host.context import StopSignal
 
@@ -251,10 +250,11 @@ def test_prepare_ends_earlier_attempts_and_keeps_their_tombstones(agent: Agent, 
     (pid,) = start(FROZEN, "run-1/1")
     answer = asyncio.run(agent.prepare(ATTEMPT, want_ports=True))
     assert not _alive(pid)
-    assert len(set(answer["ports"])) == 2
+    assert len(set(answer["meet"])) == 2
+    assert all(where.startswith(f"{answer['address']}:") for where in answer["meet"])
     assert answer["address"]
     assert Channel("i1", "slice-1/0", "run-1/1").enter() is None
-    assert asyncio.run(agent.prepare(ATTEMPT, want_ports=False))["ports"] == []
+    assert asyncio.run(agent.prepare(ATTEMPT, want_ports=False))["meet"] == []
 
 
 def test_prepare_clears_what_agents_that_are_gone_left_and_nothing_of_the_living(own_tmp: Path, start: Start) -> None:
@@ -357,17 +357,3 @@ def test_without_proc_the_beat_is_good_and_stop_kills_the_group(
         assert processes.healthy(1)
         asyncio.run(agent.stop(ATTEMPT, 0.0))
     assert not _alive(pid)
-
-
-def test_free_ports_are_different_and_can_be_bound() -> None:
-    ports = _free_ports(range(20_000, 32_000), 50)
-    assert len(set(ports)) == 50
-    assert all(20_000 <= port < 32_000 for port in ports)
-
-
-def test_a_port_beyond_the_range_is_never_taken() -> None:
-    with socket.socket() as taken:
-        taken.bind(("", 0))
-        (own,) = taken.getsockname()[1:2]
-        with pytest.raises(OSError, match=rf"fewer than 1 of the ports {own}-{own} are free \(coordinator_ports\)"):
-            _free_ports(range(own, own + 1), 1)

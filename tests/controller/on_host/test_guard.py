@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from sliceform.controller.on_host import proc as processes
-from sliceform.controller.on_host.alive import alive_at
 from sliceform.controller.on_host.attempt_folder import Channel, root
 from sliceform.controller.on_host.guard import Guard
 
@@ -122,14 +121,3 @@ def test_nobody_else_is_answered(guard: Guard, mark: str) -> None:
         guard._answer(theirs)
         theirs.shutdown(socket.SHUT_WR)
         assert ours.recv(100) == b""
-
-
-def test_a_port_is_open_as_long_as_one_who_listens_there_is_alive() -> None:
-    first = alive_at(0)
-    port = first.getsockname()[1]
-    second = alive_at(port)
-    first.close()
-    socket.create_connection(("127.0.0.1", port), 5.0).close()
-    second.close()
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), 5.0)
