@@ -6,6 +6,7 @@
     |- ConfigurationError               also a ValueError: wrong arguments or settings
     |- ClusterError                     also a RuntimeError: the cluster cannot be used
     |  |- RayUnreachableError           no Ray there
+    |  |- RayTokenError                 it wants a token that this process has not
     |  |- RayClientError                Ray Client (`ray://`) is not supported
     |  |- RayWorkerError                a fleet cannot live in an actor or a task
     |  `- RayVersionError               too old a Ray
@@ -54,6 +55,7 @@ __all__ = [
     "JournalMissingError",
     "JournalNewerError",
     "RayClientError",
+    "RayTokenError",
     "RayUnreachableError",
     "RayVersionError",
     "RayWorkerError",
@@ -79,6 +81,10 @@ class ClusterError(SliceformError, RuntimeError):
 
 class RayUnreachableError(ClusterError):
     """There is no Ray cluster where one was expected."""
+
+
+class RayTokenError(ClusterError):
+    """The cluster uses Ray's token authentication, and this process has not its token."""
 
 
 class RayClientError(ClusterError):

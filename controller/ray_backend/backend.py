@@ -71,6 +71,7 @@ class RayBackend:
             RayUnreachableError: there is no cluster.
             RayClientError: the process is connected through Ray Client.
             RayWorkerError: the process is an actor or a task.
+            RayTokenError: the cluster has a token that this process has not.
             RayVersionError: Ray is too old.
             UnpicklableFunctionError: the fleet's `notice_source` cannot be sent to hosts.
             FleetNameTakenError: another controller holds the name.

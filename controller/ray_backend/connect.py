@@ -16,6 +16,7 @@ import ray
 from sliceform.controller.errors import (
     ClusterError,
     RayClientError,
+    RayTokenError,
     RayUnreachableError,
     RayVersionError,
     RayWorkerError,
@@ -40,6 +41,7 @@ def connect(address: str | None = None) -> str:
         RayClientError: the process is, or would be, connected through Ray Client.
         RayWorkerError: the process is a Ray worker.
         RayUnreachableError: there is no cluster.
+        RayTokenError: the cluster has a token that this process has not.
 
     """
     check_version(private.describe_version())
@@ -48,7 +50,9 @@ def connect(address: str | None = None) -> str:
     if not ray.is_initialized():
         _probe(wanted)
         try:
-            ray.init(address=wanted, logging_level=logging.WARNING)
+            ray.init(address=_as_tokens_allow(wanted), logging_level=logging.WARNING)
+        except RayTokenError:
+            raise
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _unreachable(wanted, error) from error
     return current_job()
@@ -103,6 +107,30 @@ def check_version(version: str) -> None:
         raise RayVersionError(
             f"Ray {version} is too old: install {wanted} or newer on the driver and on all nodes of the cluster"
         )
+
+
+def _as_tokens_allow(address: str) -> str:
+    """Return the address to connect with: not `auto` where the cluster found takes this process without a token.
+
+    For `auto` Ray turns tokens on where it finds one in the user's home, whatever the cluster has (2.60). The nodes of
+    one without tokens cannot answer such a driver, and all actors die as they start.
+
+    Raises:
+        RayTokenError: the cluster has another token.
+
+    """
+    found = private.local_cluster() if address == "auto" else address
+    if found is None or not _HOST_PORT.fullmatch(found):
+        return address
+    taken = private.takes_us(found)
+    if address == "auto" and "RAY_AUTH_MODE" not in os.environ:
+        return found if taken else address
+    if taken is False:
+        raise RayTokenError(
+            f"the cluster at {found} refuses this process, which has not its token: set RAY_AUTH_MODE=token, and "
+            "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or the file ~/.ray/auth_token as on its nodes"
+        )
+    return address
 
 
 def _probe(address: str) -> None:

@@ -17,6 +17,8 @@ _warned: set[str] = set()
 
 #: `DRAIN_NODE_REASON_PREEMPTION` in Ray's autoscaler.proto.
 _PREEMPTION = 2
+#: How long the GCS may take to answer whether it takes this process, seconds.
+_ANSWER_S = 5.0
 
 
 class RemoteParts(NamedTuple):
@@ -67,6 +69,38 @@ def available_resources() -> Mapping[str, Mapping[str, float]] | None:
         _unknown("available_resources", error)
         return None
     return found
+
+
+def local_cluster() -> str | None:
+    """Return the address of the cluster that Ray finds on this machine; None if it finds none, or does not tell."""
+    try:
+        from ray._private.services import canonicalize_bootstrap_address
+
+        found: str | None = canonicalize_bootstrap_address("auto")
+    except (ImportError, AttributeError, TypeError, ConnectionError) as error:
+        log.debug("no_local_cluster", cause=repr(error))
+        return None
+    return found
+
+
+def takes_us(address: str) -> bool | None:
+    """Whether the GCS at an address takes this process, with the token that it has or without; None if unknown.
+
+    Raises:
+        ray.exceptions.RayError: no GCS answers there.
+
+    """
+    try:
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        GcsClient(address=address).check_alive([], _ANSWER_S)
+    except ray.exceptions.AuthenticationError as error:
+        log.debug("token_refused", address=address, cause=repr(error))
+        return False
+    except (ImportError, AttributeError, TypeError) as error:
+        _unknown("takes_us", error)
+        return None
+    return True
 
 
 def client_connected() -> bool:

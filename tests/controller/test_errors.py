@@ -11,6 +11,7 @@ from sliceform.controller.errors import (
     FleetNameTakenError,
     InsufficientSlicesError,
     RayClientError,
+    RayTokenError,
     RayUnreachableError,
     RayVersionError,
     RayWorkerError,
@@ -28,6 +29,7 @@ EXAMPLES = [
     ClusterError("no"),
     RayUnreachableError("no"),
     RayClientError("no"),
+    RayTokenError("no"),
     RayVersionError("no"),
     RayWorkerError("no"),
     BackendError("no"),
@@ -69,7 +71,7 @@ def test_one_tree():
     for name in errors.__all__:
         assert issubclass(getattr(errors, name), SliceformError)
         assert name in errors.__doc__, f"{name} is missing in the drawing"
-    for error in (RayUnreachableError, RayClientError, RayVersionError, RayWorkerError):
+    for error in (RayUnreachableError, RayTokenError, RayClientError, RayVersionError, RayWorkerError):
         assert issubclass(error, ClusterError)
     for error in (RunFailed, RunPreempted, RunCancelled):
         assert issubclass(error, RunError)
