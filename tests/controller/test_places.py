@@ -66,6 +66,16 @@ def test_hosts_without_a_slice_name_are_places_that_do_not_fit() -> None:
     assert "no label ray.io/tpu-slice-name" in found.detail
 
 
+def test_a_pod_type_that_some_host_does_not_say_is_that_of_the_others() -> None:
+    """Of a slice of which none says it, it is not known what it is: other TPU hosts are no part of it."""
+    assert place(host(0), host(1, pod_type=None)).whole
+    found = place(*(host(rank, pod_type=None) for rank in range(2)))
+    assert (found.state, found.heads) == (PlaceState.UNFIT, ("n0",))
+    assert "says its pod type (is TPU_ACCELERATOR_TYPE set there?)" in found.detail
+    cpus = Node("c", alive=True, resources={"CPU": 8.0})
+    assert survey({"c": cpus, "n": host(0, pod_type="v4-8")}, SHAPE) == {}
+
+
 def test_chips_that_ray_counts_in_several_units_are_reserved_whole() -> None:
     found = place(*(host(worker_id, resources={**HAS, "TPU": 8.0}) for worker_id in (0, 1)))
     assert (found.state, found.units) == (PlaceState.WHOLE, 2)

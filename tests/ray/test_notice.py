@@ -1,17 +1,21 @@
 """A notice: the work is told on all hosts of the run, and a replacement comes before the capacity is gone."""
 
+import contextlib
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import ray
 
 from sliceform.controller import CpuSlice, Settings, SliceController, TpuSlice
-from sliceform.controller.errors import ConfigurationError, UnpicklableFunctionError
+from sliceform.controller.errors import ConfigurationError, RunPreempted, UnpicklableFunctionError
 from sliceform.controller.testing.virtual.cluster import VirtualCluster, VirtualClusterError
 from sliceform.controller.testing.virtual.notices import Via
 
@@ -82,6 +86,45 @@ def test_a_notice_to_one_host_is_one_to_all_hosts_of_the_run(
         assert next(change for change in story if change.trigger == "drain").reason == "work_gone"
         replacement = next(change for change in fleet.history.story("slice-3") if change.trigger == "create")
         assert replacement.at - preempt.at < 1.0
+
+
+@pytest.fixture
+def pod(cluster: VirtualCluster, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A node as KubeRay starts one: `ray start --block` in a process group of its own."""
+    command = ["-m", "ray.scripts.scripts", "start", "--block", f"--address={cluster.address}", "--num-cpus=1"]
+    options = ['--resources={"pod": 1}', "--object-store-memory=104857600", "--disable-usage-stats"]
+    started = subprocess.Popen(
+        [sys.executable, *command, *options],
+        stdout=(tmp_path / "pod.log").open("wb"),
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    yield started
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+
+
+@pytest.mark.usefixtures("no_leaks")
+def test_a_pod_that_is_deleted_gives_its_work_what_kubernetes_gives_it(
+    pod: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    """Kubernetes sends SIGTERM; `ray start --block` makes of it a drain of 30 s, the usual grace period of pods."""
+    shape = CpuSlice(1, resources_per_host={"pod": 1})
+    with SliceController(shape) as fleet:
+        fleet.wait_ready(timeout_s=60)
+        run = fleet.options(max_preemptions=0).submit(stop_when_told, str(tmp_path / "host"))
+        until(lambda: list(tmp_path.glob("host-up-*")), fleet.status)
+        told = time.time()
+        pod.send_signal(signal.SIGTERM)
+        until(lambda: list(tmp_path.glob("host-told-*")), fleet.status)
+        deadline = float((tmp_path / "host-told-0").read_text())
+        assert told + 25 <= deadline <= told + 32
+        (tmp_path / "host-go").touch()
+        with pytest.raises(RunPreempted):
+            run.result(timeout_s=60)
+        preempt = next(change for change in fleet.history.story("slice-1") if change.trigger == "preempt")
+        assert "notice from ray-drain, deadline at" in preempt.detail
 
 
 def reasons(fleet: SliceController, slice_id: str) -> list[str]:

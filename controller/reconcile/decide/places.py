@@ -87,7 +87,9 @@ def place_of(node: Node, shape: SliceShape) -> str | None:
     if not node.alive:
         return None
     if isinstance(shape, TpuSlice):
-        if node.pod_type != shape.pod_type and shape.head_resource not in node.resources:
+        # One with chips may be part of such a slice though it does not say of what type that is.
+        silent = node.pod_type is None and bool(node.resources.get("TPU"))
+        if node.pod_type != shape.pod_type and shape.head_resource not in node.resources and not silent:
             return None
         return (node.place or node.id) if _selected(node, shape) else None
     accelerator = shape.devices_per_host.name
@@ -155,7 +157,9 @@ def _misnamed(name: str, nodes: Sequence[Node]) -> Iterator[tuple[PlaceState, st
 def _unlike(
     nodes: Sequence[Node], there: Mapping[int | None, int], shape: TpuSlice
 ) -> Iterator[tuple[PlaceState, str]]:
-    """Compare the slice as a whole: its topology, and who says to be which worker."""
+    """Compare the slice as a whole: its type, its topology, and who says to be which worker."""
+    if not any(node.pod_type or shape.head_resource in node.resources for node in nodes):
+        yield PlaceState.UNFIT, "no node of it says its pod type (is TPU_ACCELERATOR_TYPE set there?)"
     for topology in dict.fromkeys(node.topology for node in nodes if node.topology):
         if not same_topology(topology, shape.topology):
             yield PlaceState.UNFIT, f"has topology {topology}, the shape asks {shape.topology}"
