@@ -220,6 +220,13 @@ class TestHardware:
         assert kinds == {frozenset({"A100"}), frozenset({"H100"})}
         assert world.changes("expire") == []
 
+    def test_a_gang_is_of_a_kind_of_which_there_are_enough(self, sim_fleet: Make) -> None:
+        world = sim_fleet(1, ["a", "b"], shape=GpuSlice(2, 8))
+        for place, worker_id, kind in (("a", 0, "A100"), ("a", 1, "H100"), ("b", 0, "H100"), ("b", 1, "H100")):
+            world.sim.relabel(place, worker_id, accelerator=kind)
+        world.until(lambda: world.fleet.status().ready == 1, within_s=5.0)
+        assert world.sim.node_id("a", 0) not in {host.node_id for host in world.rows()[0].hosts}
+
     def test_a_gang_that_was_placed_on_several_kinds_goes_back(self, sim_fleet: Make) -> None:
         world = sim_fleet(1, 1, shape=GpuSlice(2, 8))
         world.step()

@@ -63,4 +63,15 @@ _NUMBERS = (
     ),
 )
 
-EXPLAINED: tuple[Explained, ...] = (*_OF_REQUESTS, *_NUMBERS)
+#: Whatever else is among several, the least of them is what is told.
+_LEAST = (
+    Explained(
+        "controller/reconcile/decide/stopping.py",
+        "_deadline",
+        "if end < min(deadlines, default=FOREVER) - _SAME_S:",
+        "if end < max(deadlines, default=FOREVER) - _SAME_S:",
+        "One that is not the earliest is added to those of which the earliest is returned.",
+    ),
+)
+
+EXPLAINED: tuple[Explained, ...] = (*_OF_REQUESTS, *_NUMBERS, *_LEAST)
