@@ -13,10 +13,12 @@ import structlog
 
 from sliceform.controller.api.driver import Drive
 from sliceform.controller.api.opened import not_negative
+from sliceform.controller.api.run import Run
 from sliceform.controller.api.termination import TERMINATION
 from sliceform.controller.api.work import Work
 from sliceform.controller.model.orders import Close
 from sliceform.controller.model.status import FleetStatus
+from sliceform.controller.reconcile.decide.schedule import startable
 
 if TYPE_CHECKING:
     from sliceform.controller.report.serve import Server
@@ -25,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 #: Beyond the grace, how long `close` waits for groups to be seen removed, seconds.
 _RELEASE_S = 20.0
+#: How often whoever leaves the body of a fleet looks whether a run can still start, seconds.
+_LOOK_S = 1.0
 #: How long those who follow the history may take to finish, all together, seconds.
 _FOLLOW_S = 5.0
 #: How much longer than that the end of what is ours may take, seconds: the loop, the backend and those who follow.
@@ -77,16 +81,29 @@ class Closing(Work):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Wait for the runs that were submitted, or cancel them after an exception; then close."""
+        """Wait for the runs that were submitted, or cancel them after an exception; then close.
+
+        Those that can no longer start, as the fleet was made too small for them, are cancelled: nobody is left to make
+        it larger.
+        """
         try:
             if kind is None:
                 for run in list(self._runs.values()):
-                    run.wait()
+                    self._see_off(run)
         except BaseException as interrupted:
             kind = type(interrupted)
             raise
         finally:
             self.close(grace_s=TERMINATION.grace_s(kind))
+
+    def _see_off(self, run: Run) -> None:
+        """Wait for a run; cancel it if it never starts any more."""
+        while not run.wait(_LOOK_S):
+            record = run.record
+            if record.waiting and record.sizes and not startable(self._ledger.fleet, record):
+                log.warning("run_never_starts", fleet=self._identity.label, run=run.id, why=run.status().detail)
+                run.cancel()
+                run.wait()
 
     def _give_back(self, drive: Drive) -> None:
         """Wait until all is given back, and end all that is ours: each part, whatever becomes of the others."""

@@ -321,6 +321,18 @@ class TestOnItsOwnThread:
             run = fleet.submit(int)
         assert run.result(timeout_s=0.0).values == [0] * 4
 
+    @pytest.mark.timeout(60)
+    def test_leaving_the_body_cancels_a_run_that_never_starts(self, sim: SimBackend) -> None:
+        """Nobody is left to make the fleet as large as it was."""
+        sim._timeline.timings = replace(sim.timings, work_s=2.0)
+        with self.fleet(sim) as fleet:
+            first = fleet.options(slices=1).submit(int)
+            waiting = fleet.options(slices=2).submit(int)
+            fleet.scale(1)
+        assert first.result(timeout_s=0.0).values == [0] * 2
+        with pytest.raises(RunCancelled):
+            waiting.result(timeout_s=0.0)
+
     def test_an_exception_in_the_body_cancels_them(self, sim: SimBackend) -> None:
         sim._timeline.timings = replace(sim.timings, work_s=3600.0)
         begun = time.monotonic()
