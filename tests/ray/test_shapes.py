@@ -105,6 +105,16 @@ def test_slices_that_share_a_node_see_gpus_of_their_own(cluster: VirtualCluster)
 
 
 @pytest.mark.usefixtures("no_leaks")
+def test_an_instance_of_a_divided_gpu_counts_as_one(cluster: VirtualCluster) -> None:
+    """NVIDIA's MIG: the node names its instances, Ray counts each as a GPU, and each slice sees one of its own."""
+    instances = ("MIG-0a", "MIG-0b")
+    (divided,) = cluster.add_hosts(1, gpus=2, env={"CUDA_VISIBLE_DEVICES": ",".join(instances)})
+    shape = GpuSlice(1, 1, label_selector={_NODE_ID: f"in({divided.node_id})"})
+    with SliceController(shape, slices=2) as fleet:
+        assert sorted(visible for _, visible, _ in fleet.run(seen).values) == list(instances)
+
+
+@pytest.mark.usefixtures("no_leaks")
 def test_slices_are_where_their_selector_says(cluster: VirtualCluster) -> None:
     """On the nodes named and on no other; `why` tells a selector that no node meets."""
     (named,) = cluster.add_hosts(1, cpus=2)

@@ -206,8 +206,16 @@ class VirtualCluster:
         self._slices[slice_.name] = VirtualSlice(slice_.name, kind, in_order)
         return host
 
-    def add_hosts(self, count: int, *, gpus: int = 0, cpus: int | None = None, wait: bool = True) -> list[VirtualHost]:
-        """Start plain hosts, with GPUs in name only, side by side.
+    def add_hosts(
+        self,
+        count: int,
+        *,
+        gpus: int = 0,
+        cpus: int | None = None,
+        env: Mapping[str, str] | None = None,
+        wait: bool = True,
+    ) -> list[VirtualHost]:
+        """Start plain hosts, with GPUs in name only, side by side; `env` is for variables of theirs alone.
 
         Raises:
             VirtualClusterError: a host did not start; those started by this call are gone again.
@@ -215,7 +223,8 @@ class VirtualCluster:
         params = {"num_cpus": self._num_cpus if cpus is None else cpus, "num_gpus": gpus}
         started: list[VirtualHost] = []
         with self._starter.ended_on_error(started):
-            started.extend(self._starter.launch(f"host-{self._starter.number()}", params) for _ in range(count))
+            names = [f"host-{self._starter.number()}" for _ in range(count)]
+            started.extend(self._starter.launch(name, params, env=env) for name in names)
             if wait:
                 self._starter.wait_for(started, self._start_timeout_s)
         return started
