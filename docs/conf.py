@@ -10,7 +10,7 @@ author = "the sliceform authors"
 version = release = version_of("sliceform")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
-exclude_patterns = ["examples", "grafana"]
+exclude_patterns = ["deploy", "examples", "grafana"]
 html_theme = "furo"
 html_title = f"sliceform {release}"
 
@@ -29,6 +29,8 @@ autodoc_default_options = {"members": True, "inherited-members": "tuple,Exceptio
 #: Where links of the pages, and of the README that the first page shows, lead on the site.
 LINKS = {
     "](../README.md": "](index.md",
+    "](../CHANGELOG.md": "](changelog.md",
+    "](../SECURITY.md": "](security.md",
     "](CHANGELOG.md": "](changelog.md",
     "](CONTRIBUTING.md": "](contributing.md",
     "](SECURITY.md": "](security.md",

@@ -2,7 +2,8 @@
 
 A Python block runs unless `<!-- not run: reason -->` stands before it; the blocks of a page run in order, in one
 namespace. A text block with `<!-- output -->` before it is what was printed since the last such block. A block with
-`<!-- file: path -->` before it is a copy of that file.
+`<!-- file: path -->` before it is a copy of that file, and one with `<!-- prints: path -->` is what that file prints,
+which `test_deploy.py` sees. A shell block is not run here; with a reason it is at least one that a shell can read.
 """
 
 import ast
@@ -11,6 +12,7 @@ import logging
 import os
 import re
 import shlex
+import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,8 +25,8 @@ import structlog
 from sliceform.controller import cli
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
-_MARK = re.compile(r"<!-- (?P<mark>not run|output|file)(?:: (?P<about>[^\n]*?))? -->\n")
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+_MARK = re.compile(r"<!-- (?P<mark>not run|output|file|prints)(?:: (?P<about>[^\n]*?))? -->\n")
 _BLOCK = re.compile(
     rf"(?P<marks>(?:{re.sub('[?]P<[a-z]+>', '?:', _MARK.pattern)})*)"
     r"^```(?P<language>\w*)\n(?P<text>.*?)^```$",
@@ -93,11 +95,14 @@ def test_the_blocks_run_and_print_what_the_page_says(page: Path, capsys: pytest.
 
 
 @pages
-def test_blocks_that_are_not_run_are_python_and_import_what_there_is(page: Path) -> None:
+def test_blocks_that_are_not_run_can_be_read_and_import_what_there_is(page: Path) -> None:
     for block in blocks(page):
         if "not run" not in block.marks:
             continue
         assert block.marks["not run"], f"{page.name}, line {block.line}: says no reason"
+        if block.language == "sh":
+            subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
+            continue
         for node in ast.walk(compiled(page, block)):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sliceform"):
                 module = importlib.import_module(str(node.module))
@@ -135,7 +140,8 @@ def anchors(page: Path) -> set[str]:
 @pages
 def test_commands_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    lines = [line for block in blocks(page) if block.language == "sh" for line in block.text.splitlines()]
+    shell = [block.text.replace("\\\n", " ") for block in blocks(page) if block.language == "sh"]
+    lines = [line for text in shell for line in text.splitlines()]
     spans = re.findall(r"`((?:sliceform|make) [^`]+)`", text)
     for line in [*lines, *spans]:
         words = shlex.split(line, comments=True)
