@@ -19,6 +19,7 @@ python3.11 -m venv /opt/fleet
 /opt/fleet/bin/pip install --quiet 'ray[default]==2.60.0' 'jax[tpu]'
 
 # Ray finds the chips in /dev, and asks the metadata server for the slice's name, its type and topology, and the worker id.
+install -m 600 /dev/null /etc/systemd/system/ray.service
 cat > /etc/systemd/system/ray.service <<UNIT
 [Unit]
 Description=Ray node of a TPU slice
@@ -34,6 +35,5 @@ Restart=always
 RestartSec=10
 LimitNOFILE=65536
 UNIT
-chmod 600 /etc/systemd/system/ray.service
 systemctl daemon-reload
 systemctl enable --now ray.service
