@@ -83,8 +83,8 @@ class Closing(Work):
     ) -> None:
         """Wait for the runs that were submitted, or cancel them after an exception; then close.
 
-        Those that can no longer start, as the fleet was made too small for them, are cancelled: nobody is left to make
-        it larger.
+        Those that can no longer start, as the fleet was made too small for them, are cancelled: a program that ends
+        would wait for ever.
         """
         try:
             if kind is None:

@@ -145,7 +145,7 @@ class Opened(ABC):
     def _resume(self, journal: JournalWriter) -> None:
         """Take the journal over, and go on with its numbers."""
         identity = self._identity
-        shape = f"{type(self.shape).__name__}({self.shape})"
+        shape = str(self.shape)
         self._wish = self._wish._replace(at=self._clock.epoch())
         resumed = journal.open(identity.label, identity.incarnation, shape, self._clock.epoch())
         self.history.resume(resumed.last_seq, resumed.latest_at, resumed.attempts)

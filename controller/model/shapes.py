@@ -108,6 +108,8 @@ class SliceShape(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     kind: ClassVar[Kind]
+    #: Fields that a reader knows without their names.
+    _by_position: ClassVar[tuple[str, ...]]
 
     cpus_per_host: _Amount = Field(default=1, ge=0, description="CPUs reserved on every host")
     memory_per_host: StrictInt | None = Field(default=None, gt=0, description="memory reserved on every host, bytes")
@@ -157,7 +159,8 @@ class SliceShape(BaseModel, ABC):
     def __str__(self) -> str:
         """Name the kind, and all that is not as usual."""
         said = self.model_dump(exclude_defaults=True, exclude=self._as_usual())
-        return f"{type(self).__name__}({', '.join(map(str, said.values()))})"
+        first = [str(said.pop(name)) for name in self._by_position if name in said]
+        return f"{type(self).__name__}({', '.join([*first, *(f'{name}={value}' for name, value in said.items())])})"
 
     def _as_usual(self) -> set[str]:
         """Return the fields that follow from others and are as those have them."""
@@ -196,10 +199,12 @@ class TpuSlice(SliceShape):
     """A TPU pod slice: hosts, chips per host and topology follow from the pod type, unless they are said."""
 
     kind: ClassVar[Kind] = "tpu"
+    _by_position = ("pod_type",)
 
     pod_type: str = Field(description="for example v4-16")
-    topology: str = Field(default="", description="how the chips are joined, for example 2x2x2")
-    chips_per_host: StrictInt = Field(default=0, description="TPU chips of every host")
+    # None is never seen: `_derive` fills them in.
+    topology: str = Field(default=None, description="how the chips are joined, e.g. 2x2x2")  # type: ignore[assignment]
+    chips_per_host: StrictInt = Field(default=None, description="TPU chips of every host")  # type: ignore[assignment]
     label_selector: _Labels | None = Field(default=None, description="Ray label selector that every host must match")
 
     def __init__(self, pod_type: str, **options: Unpack[_TpuOptions]) -> None:
@@ -208,12 +213,14 @@ class TpuSlice(SliceShape):
 
     @model_validator(mode="before")
     @classmethod
-    def _derive(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def _derive(cls, given: Any) -> Any:
         """Fill in what follows from the pod type."""
+        if not isinstance(given, Mapping):
+            return given
         pod_type, topology, chips_per_host = (given.get(name) for name in ("pod_type", "topology", "chips_per_host"))
         if not isinstance(pod_type, str):
             return given
-        if not (topology is None or isinstance(topology, str)) or not isinstance(chips_per_host, int | None):
+        if not isinstance(topology, str | None) or type(chips_per_host) not in {int, type(None)}:
             return given
         facts = describe(pod_type, topology, chips_per_host)
         derived = {"pod_type": facts.pod_type, "topology": facts.topology, "chips_per_host": facts.chips_per_host}
@@ -266,6 +273,7 @@ class GpuSlice(SliceShape):
     """A gang of GPU hosts, each on a node of its own."""
 
     kind: ClassVar[Kind] = "gpu"
+    _by_position = ("hosts", "gpus_per_host")
 
     hosts: StrictInt = Field(gt=0, description="hosts of one slice")
     gpus_per_host: StrictInt = Field(default=1, gt=0, description="GPUs reserved on every host")
@@ -295,6 +303,7 @@ class CpuSlice(SliceShape):
     """A few hosts without accelerators; they share nodes unless spread, so that one machine serves."""
 
     kind: ClassVar[Kind] = "cpu"
+    _by_position = ("hosts",)
 
     hosts: StrictInt = Field(default=1, gt=0, description="hosts of one slice")
     spread: bool = Field(default=False, strict=True, description="whether every host must be a node of its own")

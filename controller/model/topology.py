@@ -16,7 +16,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
 from types import MappingProxyType
 
@@ -40,8 +40,8 @@ _TOPOLOGIES: Mapping[str, tuple[str, ...]] = {
     "v6e": _FLAT,
     "v7x": _TORUS,
 }
-#: Generations whose larger slices are made of whole cubes, with the largest number of cubes that
-#: is documented. Not every number is offered; Google Cloud decides, so none is refused here.
+#: Generations whose larger slices are made of whole cubes, with the number of cubes of a whole pod (Google Cloud's
+#: pages on v4, v5p and Ironwood: 4,096, 8,960 and 9,216 chips). Which of them are offered Google Cloud decides.
 _MOST_CUBES: Mapping[str, int] = {"v4": 64, "v5p": 140, "v7x": 144}
 
 #: What people write for a generation that Google and Ray call otherwise.
@@ -78,7 +78,7 @@ class PodType:
         return self.hosts * self.chips_per_host
 
 
-@cache
+@lru_cache(maxsize=256, typed=True)
 def describe(pod_type: str, topology: str | None = None, chips_per_host: int | None = None) -> PodType:
     """Look a pod type up; case and the prefix of `tpu7x-8` are normalised as Ray does.
 
@@ -86,7 +86,7 @@ def describe(pod_type: str, topology: str | None = None, chips_per_host: int | N
         pod_type: for example `v4-16`.
         topology: how its chips are joined, for example `2x2x2`; None = as is usual for the pod type. With it the pod
             type may be one that the catalogue does not know.
-        chips_per_host: None = as is usual for the pod type, or 4.
+        chips_per_host: None = as is usual for the pod type, else 4, or all where there are fewer.
 
     Raises:
         ValueError: there is no such pod type, and no topology that says what it is; the message names the nearest. Or
@@ -101,7 +101,7 @@ def describe(pod_type: str, topology: str | None = None, chips_per_host: int | N
         message = f"{name} is not a TPU pod type that is known (say topology= of one that is newer); nearest: {nearest}"
         raise ValueError(message)
     if topology is not None and (found is None or not same_topology(topology, found.topology)):
-        found = _joined(name, topology.strip().lower())
+        found = _joined(name, topology.strip().lower(), chips_per_host)
     assert found is not None
     if chips_per_host is None or chips_per_host == found.chips_per_host:
         return found
@@ -145,7 +145,7 @@ def _of_generation(generation: str) -> Iterator[PodType]:
         yield _entry(generation, "x".join(str(4 * edge) for edge in _most_compact(cubes)))
 
 
-def _joined(name: str, topology: str) -> PodType:
+def _joined(name: str, topology: str, chips_per_host: int | None) -> PodType:
     """Make an entry of a pod type whose topology is another than the usual one, or that the catalogue does not know.
 
     Raises:
@@ -158,17 +158,25 @@ def _joined(name: str, topology: str) -> PodType:
     if not _TOPOLOGY.fullmatch(topology):
         raise ValueError(f"{topology!r} is not a topology: write the edges of the box of chips, as in 2x4 or 4x4x8")
     generation, size, chips = match["generation"], int(match["size"]), _chips(topology)
+    if generation in _ALIASES:
+        raise ValueError(f"write {_ALIASES[generation]}-{size} for {name}, as Ray does")
     a_chip = [1, _CORES_PER_CHIP]
     if generation in _TOPOLOGIES:
         a_chip = [1 if generation in _COUNTED_IN_CHIPS else _CORES_PER_CHIP]
+        usual_edges = _TOPOLOGIES[generation][0]
+        if topology.count("x") != usual_edges.count("x"):
+            raise ValueError(f"a topology of {generation} has as many edges as {usual_edges}, not those of {topology}")
     if size not in [chips * count for count in a_chip]:
         sizes = " or ".join(f"{generation}-{chips * count}" for count in a_chip)
         raise ValueError(f"topology {topology} has {chips} chips, which is a {sizes}, not a {name}")
     usual = _catalog().get(name)
-    chips_per_host = usual.chips_per_host if usual else min(chips, _CHIPS_PER_HOST)
-    if chips % chips_per_host:
-        raise ValueError(f"say chips_per_host of {name}: {topology} has {chips} chips")
-    return _pod_type(generation, size, topology, chips_per_host)
+    each = chips_per_host or (usual.chips_per_host if usual else min(chips, _CHIPS_PER_HOST))
+    if each < 1 or chips % each:
+        said = "" if chips_per_host else f"; say chips_per_host of {name}"
+        raise ValueError(f"{chips} chips ({topology}) cannot be spread over hosts of {each} chips each{said}")
+    # The same box, whichever edge is named first, is the same shape.
+    in_order = "x".join(sorted(topology.split("x"), key=int))
+    return _pod_type(generation, size, in_order, each)
 
 
 def _chips(topology: str) -> int:

@@ -41,10 +41,16 @@ def free(among: range, count: int) -> list[int]:
     found: list[int] = []
     with contextlib.ExitStack() as stack:
         for port in random.sample(among, min(_TRIES, len(among))):
+            probe = socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET)
+            if probe.family is socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             try:
-                stack.enter_context(listen(port))
+                # Without SO_REUSEADDR: else one that somebody has and does not listen on yet would count as free.
+                probe.bind(("", port))
             except OSError:
+                probe.close()
                 continue
+            stack.enter_context(probe)
             found.append(port)
             if len(found) == count:
                 return found

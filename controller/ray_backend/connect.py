@@ -50,8 +50,8 @@ def connect(address: str | None = None) -> str:
     if not ray.is_initialized():
         _probe(wanted)
         try:
-            ray.init(address=_as_tokens_allow(wanted), logging_level=logging.WARNING)
-        except RayTokenError:
+            _join(wanted)
+        except ClusterError:
             raise
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _unreachable(wanted, error) from error
@@ -109,8 +109,8 @@ def check_version(version: str) -> None:
         )
 
 
-def _as_tokens_allow(address: str) -> str:
-    """Return the address to connect with: not `auto` where the cluster found takes this process without a token.
+def _join(address: str) -> None:
+    """Connect, by the very address of a cluster that is found here and takes this process without a token.
 
     For `auto` Ray turns tokens on where it finds one in the user's home, whatever the cluster has (2.60). The nodes of
     one without tokens cannot answer such a driver, and all actors die as they start.
@@ -120,17 +120,22 @@ def _as_tokens_allow(address: str) -> str:
 
     """
     found = private.local_cluster() if address == "auto" else address
-    if found is None or not _HOST_PORT.fullmatch(found):
-        return address
-    taken = private.takes_us(found)
-    if address == "auto" and "RAY_AUTH_MODE" not in os.environ:
-        return found if taken else address
-    if taken is False:
-        raise RayTokenError(
-            f"the cluster at {found} refuses this process, which has not its token: set RAY_AUTH_MODE=token, and "
-            "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or the file ~/.ray/auth_token as on its nodes"
-        )
-    return address
+    taken = private.takes_us(found) if found is not None and _HOST_PORT.fullmatch(found) else None
+    # It may be that Ray has only to turn on the token that is in the user's home.
+    by_itself = address == "auto" and "RAY_AUTH_MODE" not in os.environ
+    if taken is False and not by_itself:
+        raise _token_missing(str(found))
+    try:
+        ray.init(address=found if taken and by_itself else address, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        raise (_token_missing(str(found)) if taken is False else error) from error
+
+
+def _token_missing(address: str) -> RayTokenError:
+    return RayTokenError(
+        f"the cluster at {address} refuses this process, which has not its token: set RAY_AUTH_MODE=token, and "
+        "RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or the file ~/.ray/auth_token as on its nodes"
+    )
 
 
 def _probe(address: str) -> None:

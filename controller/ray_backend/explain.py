@@ -97,8 +97,9 @@ def _tpu(cluster: Cluster, shape: TpuSlice, claimed: str | None, avoid: Mapping[
 
 
 def _no_such_pod_type(cluster: Cluster, shape: TpuSlice) -> Finding:
-    there = sorted({node.pod_type for node in cluster.nodes.values() if node.pod_type})
-    text = f"no living node is part of a {shape.pod_type} slice; pod types there are: {', '.join(there) or 'none'}"
+    there = ", ".join(sorted({node.pod_type for node in cluster.nodes.values() if node.pod_type})) or "none"
+    labels = f" and has the labels {dict(shape.selector)}" if shape.selector else ""
+    text = f"no living node is part of a {shape.pod_type} slice{labels}; pod types there are: {there}"
     return Finding("no_such_pod_type", text, shape.pod_type)
 
 

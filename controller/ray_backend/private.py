@@ -17,7 +17,7 @@ _warned: set[str] = set()
 
 #: `DRAIN_NODE_REASON_PREEMPTION` in Ray's autoscaler.proto.
 _PREEMPTION = 2
-#: How long the GCS may take to answer whether it takes this process, seconds.
+#: How long a GCS that was connected to may take to answer whether it takes this process, seconds.
 _ANSWER_S = 5.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from sliceform.controller.reconcile.decide.life import Life
 from sliceform.controller.reconcile.decide.run import Attempt, RunRecord
 from sliceform.controller.reconcile.decide.schedule import choose_size, free_slices, larger, schedule, startable
 from sliceform.controller.reconcile.ledger import Ledger
@@ -17,7 +18,10 @@ class Prospects:
     def __init__(self, ledger: Ledger) -> None:
         """Take whose runs they are."""
         self._ledger = ledger
-        self._lives = list(ledger.fleet.lives.values())
+
+    @cached_property
+    def _lives(self) -> list[Life]:
+        return list(self._ledger.fleet.lives.values())
 
     @cached_property
     def _growing(self) -> tuple[RunRecord, int, float] | None:

@@ -36,4 +36,4 @@ RestartSec=10
 LimitNOFILE=65536
 UNIT
 systemctl daemon-reload
-systemctl enable --now ray.service
+systemctl restart ray.service

@@ -71,7 +71,7 @@ def test_a_pod_type_that_some_host_does_not_say_is_that_of_the_others() -> None:
     assert place(host(0), host(1, pod_type=None)).whole
     found = place(*(host(rank, pod_type=None) for rank in range(2)))
     assert (found.state, found.heads) == (PlaceState.UNFIT, ("n0",))
-    assert "says its pod type (is TPU_ACCELERATOR_TYPE set there?)" in found.detail
+    assert "no pod type is said by n0, n1 (is TPU_ACCELERATOR_TYPE set there?)" in found.detail
     cpus = Node("c", alive=True, resources={"CPU": 8.0})
     assert survey({"c": cpus, "n": host(0, pod_type="v4-8")}, SHAPE) == {}
 

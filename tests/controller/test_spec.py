@@ -50,12 +50,22 @@ def test_tpu_slice_of_other_machines():
     assert TpuSlice("v4-16", topology="2x2x2", chips_per_host=4) == TpuSlice("v4-16")
 
 
+def test_one_box_is_one_shape_and_a_slip_spoils_nothing():
+    assert TpuSlice("v4-128", topology="8x4x2") == TpuSlice("v4-128", topology="2x4x8")
+    with pytest.raises(ValidationError, match="valid integer"):
+        TpuSlice("v6e-8", chips_per_host=True)
+    assert TpuSlice("v6e-8", chips_per_host=1).hosts == 8
+    with pytest.raises(ValidationError, match="valid dictionary"):
+        TpuSlice.model_validate("v4-16")
+
+
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
         (TpuSlice("V4-16"), "TpuSlice(v4-16)"),
-        (TpuSlice("v6e-8", chips_per_host=4), "TpuSlice(v6e-8, 2x4, 4)"),
-        (TpuSlice("v9x-64", topology="2x4x4"), "TpuSlice(v9x-64, 2x4x4, 4)"),
+        (TpuSlice("v6e-8", chips_per_host=4), "TpuSlice(v6e-8, topology=2x4, chips_per_host=4)"),
+        (TpuSlice("v9x-64", topology="2x4x4"), "TpuSlice(v9x-64, topology=2x4x4, chips_per_host=4)"),
+        (TpuSlice("v4-16", cpus_per_host=4), "TpuSlice(v4-16, cpus_per_host=4)"),
         (GpuSlice(2, 8), "GpuSlice(2, 8)"),
         (CpuSlice(), "CpuSlice()"),
     ],

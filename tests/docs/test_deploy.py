@@ -74,7 +74,7 @@ def test_slurm_leaves_the_driver_time_to_close() -> None:
     text = (FILES / "fleet.sbatch").read_text(encoding="utf-8")
     options = dict(re.findall(r"^#SBATCH --([\w-]+)(?:=(\S+))?$", text, re.MULTILINE))
     kind, _, seconds = options["signal"].partition("@")
-    assert kind == "B:TERM"
+    assert kind == "B:USR1"
     assert float(seconds) > Settings().close_grace_s + 30
     assert {"exclusive", "no-kill"} <= options.keys()
 
@@ -160,7 +160,7 @@ def test_the_start_up_script_makes_a_unit_that_joins_the_head(tmp_path: Path, st
     assert drain_s < stop_s <= 30  # what a Spot VM has
     *_, installs, reload_, enable = said.read_text().splitlines()
     assert "ray[default]==2.60.0" in installs
-    assert (reload_, enable) == ("systemctl daemon-reload", "systemctl enable --now ray.service")
+    assert (reload_, enable) == ("systemctl daemon-reload", "systemctl restart ray.service")
 
 
 def test_without_its_metadata_the_start_up_script_changes_nothing(
@@ -358,7 +358,7 @@ with SliceController(GpuSlice(hosts=2, gpus_per_host=8), name="train", journal="
 def test_the_batch_file_runs_a_driver_and_hands_it_the_signal(
     tmp_path: Path, ray_variables: dict[str, str], short_folder: str, stand_ins: Callable[..., Any]
 ) -> None:
-    """Two nodes that are this machine: the driver's output, then SIGTERM to the script while work runs."""
+    """Two nodes that are this machine: the driver's output, then Slurm's signal to the script while work runs."""
     saving = tmp_path / "saving.py"
     saving.write_text(SAVING)
     both = tmp_path / "both.sh"
@@ -382,7 +382,7 @@ def test_the_batch_file_runs_a_driver_and_hands_it_the_signal(
             assert job.poll() is None
             assert time.monotonic() < end
             time.sleep(0.1)
-        job.send_signal(signal.SIGTERM)
+        job.send_signal(signal.SIGUSR1)
         job.wait(READY_S)
         assert {path.name for path in tmp_path.glob("saved-*")} == {"saved-0", "saved-1"}
     assert job.stdout is not None

@@ -65,6 +65,12 @@ def test_a_driver_without_the_token_is_told_so(guarded: VirtualCluster, tmp_path
     assert told.startswith(f"RayTokenError the cluster at {guarded.address} refuses this process")
 
 
+def test_a_token_of_another_cluster_in_the_home_is_told_so(guarded: VirtualCluster, tmp_path: Path) -> None:
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text(_SECRET[::-1])
+    assert drive(tmp_path, guarded.address).startswith(f"RayTokenError the cluster at {guarded.address} refuses")
+
+
 def test_a_token_that_lies_about_is_used_where_the_cluster_has_it(guarded: VirtualCluster, tmp_path: Path) -> None:
     """Ray would turn it on for `auto` on any cluster, and on one without tokens every actor would die as it starts."""
     (tmp_path / ".ray").mkdir()

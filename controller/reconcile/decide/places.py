@@ -118,7 +118,7 @@ def judge(name: str, nodes: Sequence[Node], shape: SliceShape) -> Place:
         faults += _unlike(nodes, there, shape)
     faults += _lacking(nodes, shape, units)
     if missing:
-        faults.append((PlaceState.INCOMPLETE, _absent(nodes, missing)))
+        faults.append((PlaceState.INCOMPLETE, _absent(nodes, missing, shape)))
     faults += [(PlaceState.INCOMPLETE, f"{_host(node)} is being drained") for node in nodes if _drains(node)]
     state = next((state for state in _WORST_FIRST if any(state is found for found, _ in faults)), PlaceState.WHOLE)
     return Place(
@@ -159,7 +159,8 @@ def _unlike(
 ) -> Iterator[tuple[PlaceState, str]]:
     """Compare the slice as a whole: its type, its topology, and who says to be which worker."""
     if not any(node.pod_type or shape.head_resource in node.resources for node in nodes):
-        yield PlaceState.UNFIT, "no node of it says its pod type (is TPU_ACCELERATOR_TYPE set there?)"
+        ids = ", ".join(node.id[:8] for node in nodes)
+        yield PlaceState.UNFIT, f"no pod type is said by {ids} (is TPU_ACCELERATOR_TYPE set there?)"
     for topology in dict.fromkeys(node.topology for node in nodes if node.topology):
         if not same_topology(topology, shape.topology):
             yield PlaceState.UNFIT, f"has topology {topology}, the shape asks {shape.topology}"
@@ -197,8 +198,9 @@ def _units(nodes: Sequence[Node], shape: SliceShape) -> int:
     return int(found) if found >= 1 and found == int(found) else 1
 
 
-def _absent(nodes: Sequence[Node], missing: Sequence[int]) -> str:
-    text = f"no living node has worker id {', '.join(map(str, missing))}"
+def _absent(nodes: Sequence[Node], missing: Sequence[int], shape: SliceShape) -> str:
+    labels = f" and the labels {dict(shape.selector)}" if shape.selector else ""
+    text = f"no living node has worker id {', '.join(map(str, missing))}{labels}"
     nameless = sum(node.worker_id is None for node in nodes)
     return f"{text}; {nameless} of its nodes have none (is TPU_WORKER_ID set there?)" if nameless else text
 

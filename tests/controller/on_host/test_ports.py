@@ -38,6 +38,7 @@ def test_free_ports_are_different_and_can_be_bound() -> None:
 def test_a_port_beyond_the_range_is_never_taken(*, listening: bool) -> None:
     """Whoever has it, over whichever protocol, listening already or not yet."""
     with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("", 0))
         if listening:
             taken.listen()
