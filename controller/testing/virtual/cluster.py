@@ -17,17 +17,8 @@ from uuid import uuid4
 
 from sliceform.controller.model.topology import PodType, describe
 from sliceform.controller.testing.virtual import processes
-from sliceform.controller.testing.virtual.host import (
-    VirtualClusterError,
-    VirtualHost,
-    VirtualSlice,
-)
-from sliceform.controller.testing.virtual.lifetime import (
-    destroy,
-    disconnect,
-    short_directory,
-    start_warden,
-)
+from sliceform.controller.testing.virtual.host import VirtualClusterError, VirtualHost, VirtualSlice
+from sliceform.controller.testing.virtual.lifetime import destroy, disconnect, short_directory, start_warden
 from sliceform.controller.testing.virtual.metadata import MetadataServers
 from sliceform.controller.testing.virtual.notices import Via, give, take_back
 from sliceform.controller.testing.virtual.plan import (
@@ -149,6 +140,7 @@ class VirtualCluster:
         missing: Iterable[int] = (),
         topology: str | None = None,
         chips_per_host: int | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> VirtualSlice:
         """Start a slice, all of its hosts side by side.
 
@@ -156,18 +148,18 @@ class VirtualCluster:
             pod_type: for example `v4-16`, which has two hosts of four chips.
             name: the slice name, unique in the cluster; by default `<pod type>-<number>`.
             wait: wait until all hosts are registered; otherwise see `wait_for_nodes`.
-            shuffle: a seed: start the hosts one after another in an order that is not that of
-                their worker ids. Always waits.
+            shuffle: a seed: start the hosts one by one, in an order that is not that of worker ids. Always waits.
             missing: worker ids that are left out, as if those hosts had not come up.
             topology: as `TpuSlice` has it, like `chips_per_host`.
             chips_per_host: of machines of another size than is usual.
+            env: variables that differ from those of the other hosts.
 
         Raises:
             ValueError: there is no such pod type, topology, worker id, or the name is taken.
             VirtualClusterError: a host did not start; those started by this call are gone again.
         """
         kind = describe(pod_type, topology, chips_per_host)
-        return self._add([(kind, name, frozenset(missing))], wait=wait, shuffle=shuffle)[0]
+        return self._add([(kind, name, frozenset(missing))], wait=wait, shuffle=shuffle, env=env)[0]
 
     def add_slices(self, pod_types: Sequence[str], *, wait: bool = True) -> list[VirtualSlice]:
         """Start several slices, all hosts of all of them side by side; see `add_slice`."""
@@ -243,9 +235,9 @@ class VirtualCluster:
             raise VirtualClusterError(f"slice {slice_.name} is not in this cluster")
         for host in slice_.hosts:
             host.ask_to_stop()
-        deadline = time.monotonic() + _CLEAN_END_S
+        end = time.monotonic() + _CLEAN_END_S
         for host in slice_.hosts:
-            self._starter.end(host, grace_s=max(0.0, deadline - time.monotonic()))
+            self._starter.end(host, grace_s=max(0.0, end - time.monotonic()))
 
     def kill_host(self, host: VirtualHost, *, raylet_only: bool = False) -> None:
         """SIGKILL all processes of a host at one moment, or its raylet alone, and wait for the end."""
@@ -311,10 +303,14 @@ class VirtualCluster:
         *,
         wait: bool,
         shuffle: int | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> list[VirtualSlice]:
         started: list[VirtualHost] = []
         with self._starter.ended_on_error(started):
-            slices = [self._launch_slice(kind, name, missing, shuffle, started) for kind, name, missing in wanted]
+            slices = [
+                self._launch_slice(kind, name, missing, shuffle, started, more=env or {})
+                for kind, name, missing in wanted
+            ]
             if wait:
                 self._starter.wait_for(started, self._start_timeout_s)
         self._slices.update({slice_.name: slice_ for slice_ in slices})
@@ -334,13 +330,15 @@ class VirtualCluster:
         missing: frozenset[int],
         shuffle: int | None,
         started: list[VirtualHost],
+        *,
+        more: Mapping[str, str],
     ) -> VirtualSlice:
         name = name or f"{kind.pod_type}-{self._starter.number()}"
         if name in self._slices:
             raise ValueError(f"there is a slice named {name} already")
         if not missing <= set(range(kind.hosts)):
             raise ValueError(f"{kind.pod_type} has worker ids 0 to {kind.hosts - 1}, not {set(missing)}")
-        env = tpu_variables(kind, name, ip_of(self._starter.address))
+        env = {**tpu_variables(kind, name, ip_of(self._starter.address)), **more}
         params = {"num_cpus": self._num_cpus, "resources": {"TPU": kind.chips_per_host}}
         hosts: dict[int, VirtualHost] = {}
         for worker_id in start_order(kind.hosts, shuffle):

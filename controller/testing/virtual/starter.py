@@ -75,7 +75,13 @@ class Starter:
                 name=name,
                 mark=f"{self._id}/{name}",
                 params={**common, **params},
-                env={"GCE_METADATA_HOST": self._metadata.add(name), **self._env, **(env or {})},
+                env={
+                    # By which an autoscaler knows a node.
+                    "RAY_CLOUD_INSTANCE_ID": name,
+                    "GCE_METADATA_HOST": self._metadata.add(name),
+                    **self._env,
+                    **(env or {}),
+                },
                 log=self._directory / f"{name}.log",
                 slice_name=slice_name,
                 worker_id=worker_id,
