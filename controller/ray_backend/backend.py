@@ -20,13 +20,15 @@ from ray.util.placement_group import PlacementGroup
 from sliceform.controller.errors import BackendError, ClusterError
 from sliceform.controller.model.backend import Finding, FleetIdentity, Sink
 from sliceform.controller.model.effects import Assemble, EffectRequest, Launch, Notify, Release, Reserve, Stop
-from sliceform.controller.model.events import EffectFailed, Explained, HostLost
+from sliceform.controller.model.events import EffectFailed, Explained, HostLost, NodesSeen, ObservationFailed
+from sliceform.controller.model.shapes import TpuSlice
 from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import Agents, kill
 from sliceform.controller.ray_backend.attempts import Attempts
 from sliceform.controller.ray_backend.connect import connect
+from sliceform.controller.ray_backend.demand import Demands
 from sliceform.controller.ray_backend.endings import Endings
-from sliceform.controller.ray_backend.explain import explain, look
+from sliceform.controller.ray_backend.explain import explain, explain_demand, look
 from sliceform.controller.ray_backend.failures import words
 from sliceform.controller.ray_backend.fence import Fences
 from sliceform.controller.ray_backend.group_watch import GroupWatch
@@ -158,9 +160,10 @@ class _Parts:
         self._holdings: dict[str, Holding] = {}
         io = IoThread("sliceform-io", fleet.settings.io_queue_limit)
         self.session = Session(fleet, sink, io, job)
-        self._nodes = NodeReader(fleet.settings.nodes_every_s, self.session.check, self.session.post)
+        self._nodes = NodeReader(fleet.settings.nodes_every_s, self.session.check, self._nodes_read)
         shipped = ship()
-        self._reservations = Reservations(self.session, self._nodes)
+        self._reservations = Reservations(self.session, self._nodes, lambda: self._demands.by_replica)
+        self._demands = Demands(self.session, lambda: self._nodes.nodes, self._holdings, self._reservations.claim)
         self._agents = Agents(self.session, self._nodes, self._reservations, shipped, source)
         self._fences = Fences(shipped.clear_host, fleet.settings.effective_fence_s)
         self._endings = Endings(self.session, self._holdings, self._agents, self._fences)
@@ -174,12 +177,19 @@ class _Parts:
         self._fences.start()
         self._groups.start()
         self._nodes.start()
+        self._demands.start()
 
     def submit(self, request: EffectRequest) -> None:
         if not self.session.io.offer(partial(self._carry_out, request)):
             self.session.post(
                 EffectFailed(request.slice_id, request.effect, "too many calls to the cluster are waiting")
             )
+
+    def _nodes_read(self, event: NodesSeen | ObservationFailed) -> None:
+        """Report what the thread of the node table read; hosts that came may be what a slice waits for."""
+        self.session.post(event)
+        if isinstance(event, NodesSeen) and event.changed:
+            self.session.io.put(self._demands.review)
 
     def forget(self, slice_id: str) -> None:
         holding = self._holdings.get(slice_id)
@@ -194,7 +204,11 @@ class _Parts:
         shape = self.session.fleet.shape
         if holding is not None and holding.shape is not None:
             shape = holding.shape
-        return explain(look(self._reservations.name(slice_id, "")), holding, shape, place, avoid)
+        found = explain(look(self._reservations.name(slice_id, "")), holding, shape, place, avoid)
+        standing = self._demands.standing
+        if standing is not None and isinstance(shape, TpuSlice) and holding is not None and holding.waits:
+            found = (*explain_demand(standing, shape), *found)
+        return found
 
     def inquire(self, slice_id: str, place: str | None, avoid: Mapping[str, str]) -> None:
         """Explain to the sink; what cannot be read now is asked again later."""
@@ -271,6 +285,7 @@ class _Parts:
         try:
             if self._left():
                 self.session.check()
+            self._demands.close()
             for life in self._left():
                 self._remove(self._holdings[life])
         except ClusterError as error:

@@ -17,10 +17,13 @@ from sliceform.controller.model.events import Node
 from sliceform.controller.model.selectors import matches
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.ray_backend import private
+from sliceform.controller.ray_backend.demand import MOST_AT_ONCE, Standing
 from sliceform.controller.ray_backend.lives import Holding, Stage
 from sliceform.controller.ray_backend.nodes import decode_all
 from sliceform.controller.reconcile.decide.places import NODE_ID, Place, PlaceState, survey
 
+#: An autoscaler makes a step every five seconds: from when it counts as silent, seconds.
+_SILENT_S = 30.0
 #: Of nodes that do not fit, so many are told.
 _TOLD = 4
 
@@ -67,6 +70,40 @@ def explain(
             place = holding.reserved.place
         return _tpu(cluster, shape, place, avoid)
     return _plain(cluster, shape, avoid)
+
+
+def explain_demand(standing: Standing, shape: TpuSlice) -> Iterator[Finding]:
+    """Say how it stands with the slices that KubeRay's autoscaler was asked for."""
+    hosts, head = shape.hosts, shape.head_resource
+    if standing.silent_s > _SILENT_S:
+        yield Finding(
+            "autoscaler_silent",
+            f"KubeRay's autoscaler has told nothing new for {standing.silent_s:.0f} s: see whether its container runs "
+            "and reaches the Kubernetes API server",
+        )
+    if standing.refused:
+        offer = ", ".join(f"{amount:g} {name}" for name, amount in shape.bundle.items())
+        yield Finding(
+            "autoscaler_refuses",
+            f"KubeRay's autoscaler has no worker group that may grow by {hosts} hosts with {offer} and {head}: see "
+            "maxReplicas, and what the pods of the group offer",
+            head,
+        )
+    if standing.stray and hosts > MOST_AT_ONCE:
+        yield Finding(
+            "autoscaler_rounds",
+            f"KubeRay's autoscaler asked for {standing.stray} hosts, which it rounded down to no slice of {hosts}: it "
+            f"asks for {MOST_AT_ONCE} at once if its variable AUTOSCALER_MAX_CONCURRENT_LAUNCHES does not say more: "
+            f"set that to {hosts} or more",
+            str(standing.stray),
+        )
+    if standing.coming:
+        yield Finding("waiting", f"{standing.coming} slices are on their way: their pods have not all joined", "coming")
+    elif standing.healing:
+        text = "a slice that was there or on its way is gone: KubeRay's operator may make it anew"
+        yield Finding("waiting", text, "gone")
+    elif standing.new:
+        yield Finding("waiting", f"KubeRay's autoscaler has been asked for {standing.new} slices", "asked")
 
 
 def _agents(holding: Holding) -> Iterator[Finding]:

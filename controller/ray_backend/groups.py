@@ -16,6 +16,7 @@ from ray.util.placement_group import (
 )
 
 from sliceform.controller.model.effects import Reserve
+from sliceform.controller.model.events import Node
 from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.ray_backend.nodes import ACCELERATOR, SLICE_NAME, WORKER_ID
 from sliceform.controller.reconcile.decide.places import NODE_ID
@@ -25,14 +26,40 @@ log = structlog.get_logger(__name__)
 Selector = dict[str, str]
 
 
-def head_group(name: str, shape: TpuSlice, request: Reserve) -> PlacementGroup:
+def head_group(name: str, shape: TpuSlice, request: Reserve, *, demand: bool) -> PlacementGroup:
     """Ask for a TPU slice, by the resource that only worker 0 of one has.
 
-    No label says the same once more: Ray's autoscaler compares selectors with the labels in its configuration, which
-    cannot name those of hosts that are not there yet, and would start none. A user's own selector is asked for.
+    A label that says the same once more keeps it from being demand: Ray's autoscaler compares selectors with the labels
+    in its configuration, which cannot name those of hosts that are not there yet, and starts none. A user's own selector
+    is asked for.
     """
-    selector = _excluding(_excluding(dict(shape.selector), SLICE_NAME, request.avoid), NODE_ID, request.avoid_nodes)
+    selector = {**shape.selector, **({} if demand else {WORKER_ID: "0"})}
+    selector = _excluding(_excluding(selector, SLICE_NAME, request.avoid), NODE_ID, request.avoid_nodes)
     return _create(name, [{shape.head_resource: 1}], "PACK", [selector] if selector else None)
+
+
+def new_hosts_group(name: str, shape: TpuSlice, hosts: int) -> PlacementGroup:
+    """Ask an autoscaler for hosts of new TPU slices: none that is there has such a worker id, so none is taken.
+
+    An autoscaler expects the head resource of every host of such a slice. Without `STRICT_SPREAD` it comes to this
+    group after those of slices that are on their way.
+    """
+    bundle = {**shape.bundle, shape.head_resource: 1}
+    selector = {**shape.selector, WORKER_ID: f"!in({','.join(map(str, range(shape.hosts)))})"}
+    return _create(name, [bundle] * hosts, "PACK", [selector] * hosts)
+
+
+def coming_slice_group(name: str, shape: TpuSlice, kept_from: Selector) -> PlacementGroup:
+    """Have an autoscaler count hosts that are on their way to a TPU slice, joined or not, for one slice."""
+    selector = {**shape.selector, **kept_from}
+    selectors = [selector] * shape.hosts if selector else None
+    return _create(name, [shape.bundle] * shape.hosts, "STRICT_SPREAD", selectors)
+
+
+def holding_group(name: str, node: Node) -> PlacementGroup | None:
+    """Make a node count as used, by next to nothing of the resource that Ray gives to each for its address."""
+    address = next((resource for resource in node.resources if resource.startswith("node:")), None)
+    return None if address is None else _create(name, [{address: 0.001}], "PACK", [{NODE_ID: node.id}])
 
 
 def pinned_group(name: str, shape: SliceShape, place: str, units: int) -> PlacementGroup:

@@ -127,6 +127,8 @@ class Holding:
     #: The claim on a TPU slice, and the hosts; a GPU or CPU slice has only hosts.
     head: PlacementGroup | None = None
     hosts: PlacementGroup | None = None
+    #: Whether an autoscaler takes the claim for demand while it waits.
+    head_is_demand: bool = False
     #: Its reservation as it was asked for last.
     asked: Reserve | None = None
     #: In how many units Ray counts each of its accelerators.
@@ -143,6 +145,11 @@ class Holding:
     def held(self) -> bool:
         """Whether it is not being released."""
         return self.stage is Stage.HELD
+
+    @property
+    def waits(self) -> bool:
+        """Whether its reservation is asked for, and nothing has become of it."""
+        return self.held and self.asked is not None and self.reserved is None and self.refused is None
 
     @property
     def groups(self) -> tuple[PlacementGroup, ...]:

@@ -5,6 +5,7 @@ Checked against Ray 2.60.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,10 @@ _warned: set[str] = set()
 _PREEMPTION = 2
 #: How long a GCS that was connected to may take to answer whether it takes this process, seconds.
 _ANSWER_S = 5.0
+#: What KubeRay calls the group of the head, and nobody else does.
+_KUBERAY_HEAD_GROUP = "headgroup"
+#: How long it may take to tell of the autoscaler, seconds.
+_STATUS_S = 5.0
 
 
 class RemoteParts(NamedTuple):
@@ -27,6 +32,52 @@ class RemoteParts(NamedTuple):
     function: Any
     #: The options of its decorator, as far as they were given.
     options: Mapping[str, Any]
+
+
+class Autoscaler(NamedTuple):
+    """What Ray's autoscaler told last, if it is of the second version."""
+
+    #: Whether the cluster is KubeRay's: there it starts hosts only as many at a time as make a whole replica.
+    by_replica: bool
+    #: The newest state of the cluster that it has taken in, as a number that grows; 0 = it has told nothing, as one of
+    #: the first version does.
+    seen: int
+    #: Nodes that it asked for, and nodes that have been given to it and have not joined, by the name of their type.
+    requested: Mapping[str, int]
+    pods: Mapping[str, int]
+    #: Nodes that have joined, as of the time of reading.
+    living: frozenset[str]
+    #: Ids of placement groups that no node type can meet.
+    infeasible: frozenset[str]
+
+
+def autoscaler() -> Autoscaler | None:
+    """Return what the autoscaler told last; None if that cannot be known."""
+    try:
+        from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+        from ray.experimental.internal_kv import internal_kv_get_gcs_client
+
+        answer = internal_kv_get_gcs_client().get_cluster_status(timeout_s=_STATUS_S)
+        return read_autoscaler(GetClusterStatusReply.FromString(answer))
+    except (ImportError, AttributeError, TypeError) as error:
+        _unknown("autoscaler", error)
+        return None
+
+
+def read_autoscaler(reply: Any) -> Autoscaler:
+    """Read a `GetClusterStatusReply`."""
+    state, nodes = reply.autoscaling_state, reply.cluster_resource_state.node_states
+    requested: Counter[str] = Counter()
+    for row in state.pending_instance_requests:
+        requested[row.ray_node_type_name] += row.count
+    return Autoscaler(
+        by_replica=any(node.ray_node_type_name == _KUBERAY_HEAD_GROUP for node in nodes),
+        seen=state.last_seen_cluster_resource_state_version,
+        requested=requested,
+        pods=Counter(row.ray_node_type_name for row in state.pending_instances),
+        living=frozenset(node.node_id.hex() for node in nodes),
+        infeasible=frozenset(row.details.partition(":")[0] for row in state.infeasible_gang_resource_requests),
+    )
 
 
 def draining_nodes() -> Mapping[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import ray
@@ -11,7 +12,7 @@ from ray.util.placement_group import PlacementGroup
 from sliceform.controller.model.effects import Reserve
 from sliceform.controller.model.events import Assembled, Refused, Reserved
 from sliceform.controller.model.shapes import TpuSlice
-from sliceform.controller.ray_backend import groups
+from sliceform.controller.ray_backend import groups, private
 from sliceform.controller.ray_backend.lives import Holding
 from sliceform.controller.ray_backend.nodes import NodeReader
 from sliceform.controller.ray_backend.session import Answer, Session
@@ -25,10 +26,11 @@ _LOOK_AGAIN_S = 0.1
 class Reservations:
     """Everything here runs on the I/O thread."""
 
-    def __init__(self, session: Session, nodes: NodeReader) -> None:
-        """Take the session and the node table."""
+    def __init__(self, session: Session, nodes: NodeReader, by_replica: Callable[[], bool]) -> None:
+        """Take the session, the node table, and whether slices are asked for by groups of their own: `demand.py`."""
         self._session = session
         self._nodes = nodes
+        self._by_replica = by_replica
 
     def name(self, slice_id: str, part: str) -> str:
         """Return the name of a group of a life; `part` is `head` or `hosts`."""
@@ -47,6 +49,20 @@ class Reservations:
             if holding.reserved is None and holding.refused is None and request != holding.asked:
                 self._replace(holding, request)
         else:
+            self._create(holding, request)
+
+    def claim(self, holding: Holding) -> None:
+        """Where slices are asked for by groups of their own: have a head group wait if a head is free, else none."""
+        request = holding.asked
+        assert request is not None
+        self._look(holding)
+        if not holding.waits:
+            return
+        free = self._head_is_free(request)
+        if holding.head is not None and (holding.head_is_demand or not free):
+            groups.remove(holding.head)
+            holding.head = None
+        if holding.head is None and free:
             self._create(holding, request)
 
     def watch_hosts(self, holding: Holding) -> None:
@@ -68,7 +84,11 @@ class Reservations:
         holding.asked = request
         try:
             if isinstance(shape, TpuSlice):
-                group = holding.head = groups.head_group(self.name(holding.slice_id, "head"), shape, request)
+                holding.head_is_demand = not self._by_replica()
+                if not holding.head_is_demand and not self._head_is_free(request):
+                    return
+                name = self.name(holding.slice_id, "head")
+                group = holding.head = groups.head_group(name, shape, request, demand=holding.head_is_demand)
             else:
                 group = holding.hosts = groups.free_group(self.name(holding.slice_id, "hosts"), request)
         except (TypeError, ValueError) as error:
@@ -83,6 +103,18 @@ class Reservations:
             groups.remove(group)
         holding.head = holding.hosts = None
         self._create(holding, request)
+
+    def _head_is_free(self, request: Reserve) -> bool:
+        """Whether a worker 0 that the request may have is claimed by nobody, as far as that can be known."""
+        shape = request.shape
+        assert isinstance(shape, TpuSlice)
+        free = private.available_resources()
+        return any(
+            free is None or node.id not in free or free[node.id].get(shape.head_resource, 0) >= 1
+            for node in self._nodes.nodes.values()
+            if node.alive and node.worker_id == 0 and shape.head_resource in node.resources
+            if node.place not in request.avoid and node.id not in request.avoid_nodes
+        )
 
     def _ready(self, holding: Holding, group: PlacementGroup, answer: Answer) -> None:
         if not holding.held or group not in holding.groups:
@@ -101,7 +133,8 @@ class Reservations:
         if not holding.held or holding.reserved is not None:
             return
         group = holding.head or holding.hosts
-        assert group is not None
+        if group is None:
+            return
         nodes = groups.nodes_of(groups.row_of(group))
         if nodes is None:
             return
