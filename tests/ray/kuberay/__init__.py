@@ -1,0 +1,1 @@
+"""KubeRay for tests: an API server with an operator, and Ray's own autoscaler on it."""
