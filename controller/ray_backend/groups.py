@@ -30,8 +30,8 @@ def head_group(name: str, shape: TpuSlice, request: Reserve, *, demand: bool) ->
     """Ask for a TPU slice, by the resource that only worker 0 of one has.
 
     A label that says the same once more keeps it from being demand: Ray's autoscaler compares selectors with the labels
-    in its configuration, which cannot name those of hosts that are not there yet, and starts none. A user's own selector
-    is asked for.
+    in its configuration, which cannot name those of hosts that are not there yet, and starts none. A selector of the
+    user's is asked for.
     """
     selector = {**shape.selector, **({} if demand else {WORKER_ID: "0"})}
     selector = _excluding(_excluding(selector, SLICE_NAME, request.avoid), NODE_ID, request.avoid_nodes)
