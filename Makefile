@@ -12,11 +12,12 @@ COUNT ?= 60
 JOBS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint docs swarm prove planted bench clean
+.PHONY: help demo test test-long lint docs swarm prove planted bench clean
 
 help:
 	@echo 'make demo    train on a fleet that loses a slice and gets it back'
-	@echo 'make test    all checks and tests'
+	@echo 'make test    all checks and tests but the long ones'
+	@echo 'make test-long  tests of KubeRay, Slurm, IPv6 and tokens on nodes of one machine: some minutes'
 	@echo 'make lint    the checks alone'
 	@echo 'make docs    the documentation as a site in build/site, with an API reference; warnings are errors'
 	@echo 'make swarm   random schedules on big simulated fleets for a minute: make swarm SEED=7 SECONDS=600'
@@ -30,7 +31,10 @@ demo: $(STAMP)
 
 # The tests go last: the closing line is their summary. Those that start Ray run one after the other, the rest beside them.
 test: lint
-	@$(RUN) $(BIN)/pytest -n 2 --dist loadgroup -m 'not bench' --cov --cov-report=term tests
+	@$(RUN) $(BIN)/pytest -n 2 --dist loadgroup -m 'not bench and not long' --cov --cov-report=term tests
+
+test-long: $(STAMP)
+	@$(RUN) $(BIN)/pytest -m 'long and not bench' tests
 
 lint: $(STAMP)
 	@$(BIN)/ruff check

@@ -277,6 +277,7 @@ def output_of(name: str, env: dict[str, str], folder: Path, *arguments: str) -> 
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_laptop(tmp_path: Path, ray_variables: dict[str, str], short_folder: str) -> None:
     """The program as it is; and the token that Ray leaves, of which the page warns."""
     env = {**ray_variables, "RAY_TMPDIR": short_folder}
@@ -285,6 +286,7 @@ def test_a_laptop(tmp_path: Path, ray_variables: dict[str, str], short_folder: s
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_box_with_gpus(tmp_path: Path, ray_variables: dict[str, str], short_folder: str) -> None:
     """The commands of the page in their order; the node is kept in the foreground, so that it can be ended."""
@@ -354,6 +356,7 @@ with SliceController(GpuSlice(hosts=2, gpus_per_host=8), name="train", journal="
 
 
 @pytest.mark.ray
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_batch_file_runs_a_driver_and_hands_it_the_signal(
     tmp_path: Path, ray_variables: dict[str, str], short_folder: str, stand_ins: Callable[..., Any]

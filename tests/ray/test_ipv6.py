@@ -13,7 +13,7 @@ from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
 from ._waiting import until
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(120)]
 
 
 def addresses() -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 from sliceform.controller import SliceController, TpuSlice
 from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.mark.usefixtures("no_leaks")

@@ -11,7 +11,7 @@ import pytest
 
 from sliceform.controller.testing.virtual.cluster import VirtualCluster
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(120)]
 
 _SECRET = uuid4().hex
 _DRIVER = """

@@ -17,7 +17,7 @@ from sliceform.controller.testing.virtual.cluster import VirtualCluster
 from .kubernetes import HEAD_GROUP, Group, Kubernetes
 from .world import World, wait_for, waiting_groups
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(240)]
 
 _DRIVER = """
 import sys, threading
