@@ -111,7 +111,7 @@ class Schedule:
 
 
 @pytest.mark.parametrize("hosts", ["together", "one-by-one"])
-@pytest.mark.parametrize("seed", range(25))
+@pytest.mark.parametrize("seed", [*range(5), *(pytest.param(n, marks=pytest.mark.long) for n in range(5, 25))])
 def test_random_schedules_ask_for_no_slice_too_many(seed: int, hosts: str, monkeypatch: pytest.MonkeyPatch) -> None:
     schedule = Schedule(seed, PAIRS, "v4-16", monkeypatch, at_once=hosts == "together")
     schedule.run(300, faults=True)
