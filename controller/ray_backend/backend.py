@@ -26,7 +26,7 @@ from sliceform.controller.ray_backend import groups
 from sliceform.controller.ray_backend.agents import Agents, kill
 from sliceform.controller.ray_backend.attempts import Attempts
 from sliceform.controller.ray_backend.connect import connect
-from sliceform.controller.ray_backend.demand import Demands
+from sliceform.controller.ray_backend.demand import Demands, has_to_be_asked_for
 from sliceform.controller.ray_backend.endings import Endings
 from sliceform.controller.ray_backend.explain import explain, explain_demand, look
 from sliceform.controller.ray_backend.failures import words
@@ -162,8 +162,12 @@ class _Parts:
         self.session = Session(fleet, sink, io, job)
         self._nodes = NodeReader(fleet.settings.nodes_every_s, self.session.check, self._nodes_read)
         shipped = ship()
-        self._reservations = Reservations(self.session, self._nodes, lambda: self._demands.by_replica)
-        self._demands = Demands(self.session, lambda: self._nodes.nodes, self._holdings, self._reservations.claim)
+        self._reservations = Reservations(self.session, self._nodes, self._asks_by_replica)
+        #: What has slices come that no reservation brings, if there are such.
+        self._demands: Demands | None = None
+        if has_to_be_asked_for(fleet.shape):
+            nodes, claim = self._nodes, self._reservations.claim
+            self._demands = Demands(self.session, fleet.shape, lambda: nodes.nodes, self._holdings, claim)
         self._agents = Agents(self.session, self._nodes, self._reservations, shipped, source)
         self._fences = Fences(shipped.clear_host, fleet.settings.effective_fence_s)
         self._endings = Endings(self.session, self._holdings, self._agents, self._fences)
@@ -177,7 +181,11 @@ class _Parts:
         self._fences.start()
         self._groups.start()
         self._nodes.start()
-        self._demands.start()
+        if self._demands is not None:
+            self._demands.start()
+
+    def _asks_by_replica(self) -> bool:
+        return self._demands is not None and self._demands.ask_whether_by_replica()
 
     def submit(self, request: EffectRequest) -> None:
         if not self.session.io.offer(partial(self._carry_out, request)):
@@ -188,8 +196,8 @@ class _Parts:
     def _nodes_read(self, event: NodesSeen | ObservationFailed) -> None:
         """Report what the thread of the node table read; hosts that came may be what a slice waits for."""
         self.session.post(event)
-        if isinstance(event, NodesSeen) and event.changed:
-            self.session.io.put(self._demands.review)
+        if self._demands is not None and isinstance(event, NodesSeen) and event.changed:
+            self._demands.soon()
 
     def forget(self, slice_id: str) -> None:
         holding = self._holdings.get(slice_id)
@@ -205,7 +213,7 @@ class _Parts:
         if holding is not None and holding.shape is not None:
             shape = holding.shape
         found = explain(look(self._reservations.name(slice_id, "")), holding, shape, place, avoid)
-        standing = self._demands.standing
+        standing = None if self._demands is None else self._demands.standing
         if standing is not None and isinstance(shape, TpuSlice) and holding is not None and holding.waits:
             found = (*explain_demand(standing, shape), *found)
         return found
@@ -285,7 +293,8 @@ class _Parts:
         try:
             if self._left():
                 self.session.check()
-            self._demands.close()
+            if self._demands is not None:
+                self._demands.close()
             for life in self._left():
                 self._remove(self._holdings[life])
         except ClusterError as error:

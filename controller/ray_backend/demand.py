@@ -23,13 +23,13 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import structlog
 from ray.util.placement_group import PlacementGroup
 
 from sliceform.controller.model.events import Node
-from sliceform.controller.model.shapes import TpuSlice
+from sliceform.controller.model.shapes import SliceShape, TpuSlice
 from sliceform.controller.ray_backend import groups, private
 from sliceform.controller.ray_backend.failures import words
 from sliceform.controller.ray_backend.hold import Holds
@@ -74,24 +74,29 @@ class Standing(NamedTuple):
     silent_s: float
 
 
+def has_to_be_asked_for(shape: SliceShape) -> TypeGuard[TpuSlice]:
+    """Whether there are autoscalers that bring no such slice for its reservation: one of several TPU hosts."""
+    return isinstance(shape, TpuSlice) and shape.hosts > 1
+
+
 class Demands:
-    """Everything here runs on the I/O thread."""
+    """Everything here runs on the I/O thread, but for `soon`."""
 
     def __init__(
         self,
         session: Session,
+        shape: TpuSlice,
         nodes: Callable[[], Mapping[str, Node]],
         holdings: Mapping[str, Holding],
         claim: Callable[[Holding], None],
     ) -> None:
-        """Take the node table, the lives, and what looks after the head group of one that waits."""
+        """Take the slices' shape, the node table, the lives, and what looks after the head group of one that waits."""
         self._session = session
         self._nodes = nodes
         self._holdings = holdings
         self._claim = claim
-        shape = session.fleet.shape
-        self._shape = shape if isinstance(shape, TpuSlice) and shape.hosts > 1 else None
-        self._incoming = Incoming(self._shape) if self._shape is not None else None
+        self._shape = shape
+        self._incoming = Incoming(shape)
         self._holds = Holds(self._name)
         #: Since when each reservation waits, and when slices were found gone, monotonic seconds.
         self._since: dict[str, float] = {}
@@ -107,20 +112,22 @@ class Demands:
         self._autoscaler: private.Autoscaler | None = None
         #: When the autoscaler was first seen to have made its newest step.
         self._stepped = 0.0
-        self._ends = False
-        #: How it stands; None where slices need not be asked for. Any thread may read it.
+        self._ends = self._due = False
+        #: How it stands; None while slices need not be asked for. Any thread may read it.
         self.standing: Standing | None = None
 
     def start(self) -> None:
-        """Look now and again, if there is anything to look for."""
-        if self._incoming is not None:
-            self._session.io.put(self._again)
+        """Look now and again."""
+        self._session.io.put(self._again)
 
-    @property
-    def by_replica(self) -> bool:
-        """Whether slices have to be asked for here, and head groups only where a head is free."""
-        if self._shape is None:
-            return False
+    def soon(self) -> None:
+        """Look as soon as the thread is free, besides the regular looks."""
+        if not self._due:
+            self._due = True
+            self._session.io.put(self.review)
+
+    def ask_whether_by_replica(self) -> bool:
+        """Say whether slices have to be asked for here, and head groups only where a head is free; asks the GCS."""
         self._ask_autoscaler()
         told = self._autoscaler
         return told is not None and told.by_replica and bool(told.seen or time.monotonic() - self._begun < _FIRST_S)
@@ -132,7 +139,8 @@ class Demands:
         self._holds.adjust(())
 
     def review(self) -> None:
-        """Look at once, besides the regular looks; what cannot be read now is looked at again."""
+        """Look at once; what cannot be read now is looked at again."""
+        self._due = False
         try:
             self._session.check()
             self._review()
@@ -141,7 +149,7 @@ class Demands:
 
     def _review(self) -> None:
         """Compare what waits with what is on its way, and ask for what is missing."""
-        if self._ends or self._incoming is None or not self.by_replica:
+        if self._ends or not self.ask_whether_by_replica():
             return
         # In this order: a claim that was placed before the heads were read is seen as ours afterwards.
         nodes, free = self._nodes(), private.available_resources()
@@ -182,13 +190,11 @@ class Demands:
             self._answers.clear()
             return
         self._answers.add(told.seen)
-        if len(self._answers) > _ANSWERS and self._incoming is not None and not self._incoming.coming:
+        if len(self._answers) > _ANSWERS and not self._incoming.coming:
             self._incoming.own()
 
     def _room(self) -> int:
         """Return how many slices the autoscaler can ask for at once, besides what it has asked for."""
-        assert self._shape is not None
-        assert self._incoming is not None
         requested = self._incoming.requested
         return max(not requested, (MOST_AT_ONCE - requested) // self._shape.hosts)
 
@@ -211,8 +217,7 @@ class Demands:
 
     def _adjust(self, new: int, coming: int) -> None:
         """See that there are as many groups of each kind; what changes is first withdrawn, then made."""
-        kept_from = self._incoming.kept_from if self._incoming is not None else {}
-        stray = self._incoming.stray if self._incoming is not None else 0
+        kept_from, stray = self._incoming.kept_from, self._incoming.stray
         wanted = {"coming": (coming, kept_from), "new": (new, None), "filler": (min(new, stray, 1), stray)}
         for kind, (count, like) in wanted.items():
             asked = self._asked[kind]
@@ -225,8 +230,6 @@ class Demands:
 
     def _make(self, kind: str) -> None:
         shape, incoming = self._shape, self._incoming
-        assert shape is not None
-        assert incoming is not None
         self._made += 1
         name = self._name(f"demand/{self._made}")
         if kind == "coming":

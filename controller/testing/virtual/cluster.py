@@ -21,12 +21,7 @@ from sliceform.controller.testing.virtual.host import VirtualClusterError, Virtu
 from sliceform.controller.testing.virtual.lifetime import destroy, disconnect, short_directory, start_warden
 from sliceform.controller.testing.virtual.metadata import MetadataServers
 from sliceform.controller.testing.virtual.notices import Via, give, take_back
-from sliceform.controller.testing.virtual.plan import (
-    head_params,
-    ip_of,
-    start_order,
-    tpu_variables,
-)
+from sliceform.controller.testing.virtual.plan import head_params, ip_of, start_order, tpu_variables
 from sliceform.controller.testing.virtual.starter import Starter
 
 __all__ = ["VirtualCluster", "VirtualClusterError", "VirtualHost", "VirtualSlice"]
@@ -307,10 +302,7 @@ class VirtualCluster:
     ) -> list[VirtualSlice]:
         started: list[VirtualHost] = []
         with self._starter.ended_on_error(started):
-            slices = [
-                self._launch_slice(kind, name, missing, shuffle, started, more=env or {})
-                for kind, name, missing in wanted
-            ]
+            slices = [self._launch_slice(*each, shuffle, started, more=env or {}) for each in wanted]
             if wait:
                 self._starter.wait_for(started, self._start_timeout_s)
         self._slices.update({slice_.name: slice_ for slice_ in slices})

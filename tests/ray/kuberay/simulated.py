@@ -73,9 +73,15 @@ class SimulatedFleet:
         self._session: Any = _Session(shape, label)
         reader: Any = _Nodes(gcs)
         self._holdings: dict[str, Holding] = {}
-        self._reservations = Reservations(self._session, reader, lambda: self.demands.by_replica)
-        self.demands = demand.Demands(self._session, lambda: reader.nodes, self._holdings, self._reservations.claim)
+        self._reservations = Reservations(self._session, reader, self._asks_by_replica)
+        self.demands: demand.Demands | None = None
+        if demand.has_to_be_asked_for(shape):
+            claim = self._reservations.claim
+            self.demands = demand.Demands(self._session, shape, lambda: reader.nodes, self._holdings, claim)
         self._numbers = itertools.count(1)
+
+    def _asks_by_replica(self) -> bool:
+        return self.demands is not None and self.demands.ask_whether_by_replica()
 
     @property
     def ready(self) -> int:
@@ -106,7 +112,8 @@ class SimulatedFleet:
             self._holdings[life] = Holding(life)
             request = Reserve(life, self.shape, frozenset(), frozenset(), None)
             self._reservations.reserve(self._holdings[life], request)
-        self.demands.review()
+        if self.demands is not None:
+            self.demands.review()
 
     def hear(self) -> None:
         """Take what has become of groups."""
@@ -114,7 +121,8 @@ class SimulatedFleet:
 
     def close(self) -> None:
         """Give everything back."""
-        self.demands.close()
+        if self.demands is not None:
+            self.demands.close()
         for holding in self._lives:
             self._release(holding)
 

@@ -38,6 +38,7 @@ def run(world: SimulatedWorld, seconds: int, *, start: bool = False, operator: b
 
 def codes(world: SimulatedWorld) -> list[str]:
     """What `why()` says of the demand for slices."""
+    assert world.fleet.demands is not None
     assert world.fleet.demands.standing is not None
     return [finding.code for finding in explain_demand(world.fleet.demands.standing, world.shape)]
 
@@ -279,7 +280,7 @@ def test_a_slice_of_one_host_is_asked_for_by_its_head_group(monkeypatch: pytest.
         run(world, 100, start=True)
         assert world.fleet.ready == world.kubernetes.replicas("singles") == wanted
         assert [count for _, count in world.kubernetes.asked] == asked
-    assert world.fleet.demands.standing is None
+    assert world.fleet.demands is None
 
 
 def test_a_gpu_slice_brings_its_hosts_by_replicas_too(monkeypatch: pytest.MonkeyPatch) -> None:
